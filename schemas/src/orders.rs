@@ -1,0 +1,91 @@
+//! Events of the topic `orders`, written by order-producer.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::values::{MAX_ITEMS, MAX_QUANTITY, MAX_UNIT_PRICE_CENTS};
+use crate::{Currency, CustomerId, OrderId, Sku, Timestamp};
+
+/// A customer placed an order and the broker holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OrderPlaced {
+    /// The order.
+    pub order_id: OrderId,
+    /// Who ordered.
+    pub customer_id: CustomerId,
+    /// Currency of every amount in this order.
+    pub currency: Currency,
+    /// When the order was accepted.
+    pub placed_at: Timestamp,
+    /// Sum of quantity × unit price over the items, in minor units.
+    #[schemars(range(min = 0))]
+    pub total_cents: i64,
+    /// What was ordered.
+    #[schemars(length(min = 1, max = 100))]
+    pub items: Vec<Item>,
+}
+
+/// One line of an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Item {
+    /// What.
+    pub sku: Sku,
+    /// How many.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub quantity: u32,
+    /// Price of one, in minor units.
+    #[schemars(range(min = 0, max = 100_000_000))]
+    pub unit_price_cents: i64,
+}
+
+/// A customer asked to cancel an order. Whether it still can be is decided downstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CancelRequested {
+    /// The order.
+    pub order_id: OrderId,
+    /// When the cancellation was accepted.
+    pub requested_at: Timestamp,
+}
+
+/// What is wrong with an order that is well-formed JSON.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOrder {
+    /// No item, or too many.
+    #[error("an order has 1 to {MAX_ITEMS} items")]
+    ItemCount,
+    /// A quantity outside its range.
+    #[error("items[{0}].quantity is not between 1 and {MAX_QUANTITY}")]
+    Quantity(usize),
+    /// A price outside its range.
+    #[error("items[{0}].unit_price_cents is not between 0 and {MAX_UNIT_PRICE_CENTS}")]
+    UnitPrice(usize),
+    /// The total is not the sum of the items.
+    #[error("total_cents is not the sum of the items")]
+    Total,
+}
+
+impl OrderPlaced {
+    /// Checks what the types cannot: ranges, and that the total is the sum.
+    pub fn validate(&self) -> Result<(), InvalidOrder> {
+        if total_of(&self.items)? == self.total_cents { Ok(()) } else { Err(InvalidOrder::Total) }
+    }
+}
+
+/// Sum of `items` in minor units, once every line is inside its range.
+pub fn total_of(items: &[Item]) -> Result<i64, InvalidOrder> {
+    if items.is_empty() || items.len() > MAX_ITEMS {
+        return Err(InvalidOrder::ItemCount);
+    }
+    let mut total = 0;
+    for (index, item) in items.iter().enumerate() {
+        if !(1..=MAX_QUANTITY).contains(&item.quantity) {
+            return Err(InvalidOrder::Quantity(index));
+        }
+        if !(0..=MAX_UNIT_PRICE_CENTS).contains(&item.unit_price_cents) {
+            return Err(InvalidOrder::UnitPrice(index));
+        }
+        // 100 items × 10⁴ × 10⁸ = 10¹⁴: far inside i64.
+        total += i64::from(item.quantity) * item.unit_price_cents;
+    }
+    Ok(total)
+}

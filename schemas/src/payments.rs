@@ -1,0 +1,53 @@
+//! Events of the topic `payments`, written by the payment stage.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Currency, CustomerId, OrderId};
+
+/// The order is paid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PaymentCaptured {
+    /// The order.
+    pub order_id: OrderId,
+    /// Who paid.
+    pub customer_id: CustomerId,
+    /// The gateway's own id of the charge.
+    #[schemars(length(min = 1, max = 128))]
+    pub payment_id: String,
+    /// Amount captured, in minor units.
+    #[schemars(range(min = 0))]
+    pub amount_cents: i64,
+    /// Currency of the amount.
+    pub currency: Currency,
+}
+
+/// The gateway refused; no money moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PaymentDeclined {
+    /// The order.
+    pub order_id: OrderId,
+    /// The gateway's reason, from a set of its own.
+    #[schemars(length(min = 1, max = 64))]
+    pub reason: String,
+    /// Amount that was asked for, in minor units.
+    #[schemars(range(min = 0))]
+    pub amount_cents: i64,
+    /// Currency of the amount.
+    pub currency: Currency,
+}
+
+/// Money that was captured went back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PaymentRefunded {
+    /// The order.
+    pub order_id: OrderId,
+    /// The gateway's own id of the charge that was refunded.
+    #[schemars(length(min = 1, max = 128))]
+    pub payment_id: String,
+    /// Amount refunded, in minor units: always all of what was captured.
+    #[schemars(range(min = 0))]
+    pub amount_cents: i64,
+    /// Currency of the amount.
+    pub currency: Currency,
+}

@@ -1,0 +1,29 @@
+//! Real servers on one machine, without a container engine: install, start, wait, break, stop.
+//!
+//! Owns everything below one state directory. Promises that a server reported as up has answered a
+//! real request, that only processes started here are ever signalled, and that `down` leaves neither
+//! a process nor a file. Knows nothing of orders, topics or tables.
+//!
+//! The calls block: from async code, wrap them in `spawn_blocking`.
+
+mod options;
+mod stack;
+mod status;
+mod catalogue;
+mod server;
+mod servers;
+mod install;
+mod placement;
+mod ports;
+mod process;
+mod progress;
+mod state;
+mod wait;
+
+pub use catalogue::kinds;
+pub use options::{Ports, StackOptions};
+pub use process::Signal;
+pub use progress::Progress;
+pub use stack::{Down, Stack};
+pub use status::{Condition, ServerStatus, table};
+pub use wait::Interrupt;

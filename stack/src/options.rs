@@ -1,0 +1,75 @@
+//! What a caller may choose about a stack. No behaviour.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Interrupt, Progress};
+
+/// Where the servers listen, always on 127.0.0.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ports {
+    /// The documented ports: what a person at the keyboard expects.
+    #[default]
+    Default,
+    /// Ports that are free now and that the kernel does not hand to clients: what tests need.
+    Free,
+}
+
+/// The request for a stack. `StackOptions::new(dir)` is one broker and every server, on the default
+/// ports, without a word on the terminal.
+#[derive(Clone, Debug)]
+pub struct StackOptions {
+    /// Everything the stack writes is below this directory; `down` removes it.
+    pub state_dir: PathBuf,
+    pub ports: Ports,
+    /// 1, or 3 for replication factor 3 with two in-sync replicas required.
+    pub brokers: u8,
+    /// Kinds of server to bring up (see [`crate::kinds`]); empty means all of them.
+    pub only: Vec<String>,
+    /// Postgres' `shared_buffers`. Reserved when touched, so the default costs an idle stack little.
+    pub postgres_shared_buffers: String,
+    pub progress: Progress,
+    /// Tripped by a signal handler: `up` then stops what it started and returns an error.
+    pub interrupt: Interrupt,
+}
+
+impl StackOptions {
+    pub fn new(state_dir: impl AsRef<Path>) -> Self {
+        Self {
+            state_dir: state_dir.as_ref().to_owned(),
+            ports: Ports::Default,
+            brokers: 1,
+            only: Vec::new(),
+            postgres_shared_buffers: DEFAULT_SHARED_BUFFERS.to_owned(),
+            progress: Progress::silent(),
+            interrupt: Interrupt::default(),
+        }
+    }
+
+    /// For tests: free ports, and a small cache because several stacks may run at once.
+    pub fn for_tests(state_dir: impl AsRef<Path>) -> Self {
+        Self {
+            ports: Ports::Free,
+            postgres_shared_buffers: "128MB".to_owned(),
+            ..Self::new(state_dir)
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            brokers: self.brokers,
+            postgres_shared_buffers: self.postgres_shared_buffers.clone(),
+        }
+    }
+}
+
+/// Holds the hot part of the orders tables for a long load run on one machine.
+pub(crate) const DEFAULT_SHARED_BUFFERS: &str = "1GB";
+
+/// The choices that must be the same for every later start over the same data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) brokers: u8,
+    pub(crate) postgres_shared_buffers: String,
+}

@@ -1,0 +1,4 @@
+//! One file per server, each implementing `Server`.
+
+pub(crate) mod kafka;
+pub(crate) mod postgres;

@@ -21,6 +21,7 @@ pub(crate) fn select(settings: &Settings, only: &[String]) -> Result<Vec<Box<dyn
     if let Some(unknown) = only.iter().find(|kind| !kinds().contains(&kind.as_str())) {
         bail!("no kind of server is called {unknown}; there is {}", kinds().join(", "));
     }
-    let chosen = CATALOGUE.iter().filter(|(kind, _)| only.is_empty() || only.iter().any(|o| o == kind));
+    let chosen =
+        CATALOGUE.iter().filter(|(kind, _)| only.is_empty() || only.iter().any(|o| o == kind));
     Ok(chosen.flat_map(|(_, instances)| instances(settings)).collect())
 }

@@ -26,7 +26,8 @@ impl Installer {
             return Ok(());
         }
         let list = packages.join(" ");
-        let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {list}");
+        let by_hand =
+            format!("apt-get update && apt-get install -y --no-install-recommends {list}");
         if find_program("apt-get").is_none() {
             bail!("{list} missing, and there is no apt-get here: install the equivalent by hand");
         }
@@ -83,7 +84,7 @@ impl Installer {
                     asked.with_context(|| format!("stop {program}"))?;
                 }
                 child.wait().with_context(|| format!("wait for {program}"))?;
-                other?;
+                other.with_context(|| format!("wait for {program}"))?;
                 bail!("{program} did not finish in {} minutes", RUN_LIMIT.as_secs() / 60);
             }
         };

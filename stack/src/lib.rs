@@ -24,6 +24,6 @@ pub use catalogue::kinds;
 pub use options::{Ports, StackOptions};
 pub use process::Signal;
 pub use progress::Progress;
-pub use stack::{Down, Stack};
+pub use stack::{Down, Stack, install};
 pub use status::{Condition, ServerStatus, table};
 pub use wait::Interrupt;

@@ -63,14 +63,24 @@ fn can_reach(directory: &Path, account: &Account) -> bool {
 
 /// Creates `directory` for the account alone; its parents may be passed through but not listed.
 pub(crate) fn create_private(directory: &Path, account: Option<&Account>) -> Result<()> {
-    if let Some(parent) = directory.parent() {
-        let made = DirBuilder::new().recursive(true).mode(0o711).create(parent);
-        made.with_context(|| format!("create {}", parent.display()))?;
+    let make = || -> std::io::Result<()> {
+        if let Some(parent) = directory.parent() {
+            DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+        }
+        match DirBuilder::new().mode(0o700).create(directory) {
+            Err(_) if directory.is_dir() => Ok(()),
+            made => made,
+        }
+    };
+    // Another stack's `down` may remove the shared root just while it is empty.
+    let mut made = make();
+    for _ in 0..10 {
+        match &made {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => made = make(),
+            _ => break,
+        }
     }
-    if !directory.is_dir() {
-        let made = DirBuilder::new().mode(0o700).create(directory);
-        made.with_context(|| format!("create {}", directory.display()))?;
-    }
+    made.with_context(|| format!("create {}", directory.display()))?;
     give(directory, account)
 }
 

@@ -3,8 +3,11 @@
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::wait::{self, Interrupt};
 
 /// `count` ports that are free now, outside the range from which the kernel gives clients their
 /// side of a connection: a server that comes back after a crash must find its port still free.
@@ -36,9 +39,14 @@ pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
 /// Above the ports that well-known servers use.
 const LOWEST: u16 = 15_000;
 
+const RELEASE_LIMIT: Duration = Duration::from_millis(500);
+
 /// Fails with a sentence that names who listens there.
 pub(crate) fn check_free(server: &str, port: u16) -> Result<()> {
-    if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+    // A program that this process starts holds a copy of every open socket between its fork and its
+    // exec, the ones that `free` looked at included: what is taken may be free again in a moment.
+    let free = || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(drop));
+    if wait::until(RELEASE_LIMIT, &Interrupt::default(), free)?.is_some() {
         return Ok(());
     }
     let holder = holder(port).unwrap_or_else(|| "another process".to_owned());

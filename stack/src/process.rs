@@ -143,8 +143,17 @@ impl Process {
     }
 }
 
+/// Ended, but its parent has not asked how. Some first processes of containers never do.
+pub(crate) fn is_zombie(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| stat.state == 'Z')
+}
+
 /// Starts a server in its own process group, so that Ctrl-C in the terminal does not reach it.
-pub(crate) fn spawn(mut command: Command, log: &Path, account: Option<&Account>) -> Result<Process> {
+pub(crate) fn spawn(
+    mut command: Command,
+    log: &Path,
+    account: Option<&Account>,
+) -> Result<Process> {
     let output = File::options().create(true).append(true).open(log);
     let output = output.with_context(|| format!("open the log {}", log.display()))?;
     command

@@ -53,8 +53,7 @@ impl Progress {
             }
             _ => None,
         };
-        let step =
-            Step { who: who.to_owned(), bar, sink: self.clone(), started: Instant::now() };
+        let step = Step { who: who.to_owned(), bar, sink: self.clone(), started: Instant::now() };
         step.now(doing);
         step
     }

@@ -38,6 +38,9 @@ pub(crate) trait Server: Send + Sync {
     /// Asks for an orderly stop.
     fn stop_signal(&self) -> Signal;
 
+    /// Removes what a killed server leaves outside its data directory; called when it is dead.
+    fn sweep(&self, site: &Site) -> Result<()>;
+
     /// What clients need, as environment variables. Secrets are named by file, never by value.
     fn env(&self, site: &Site) -> Vec<(&'static str, String)>;
 }

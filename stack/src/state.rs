@@ -98,7 +98,7 @@ impl Lock {
     }
 
     fn attempt(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join("lock");
+        let path = dir.join(LOCK_FILE);
         let opened = File::options().create(true).truncate(false).write(true).open(&path);
         let file = opened.with_context(|| format!("open the lock {}", path.display()))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -110,6 +110,8 @@ impl Lock {
         Ok(current.then_some(Self(file)))
     }
 }
+
+pub(crate) const LOCK_FILE: &str = "stack.lock";
 
 /// A first `up` may install packages while others wait for it.
 const LOCK_LIMIT: Duration = Duration::from_secs(900);

@@ -48,9 +48,8 @@ impl Server for Kafka {
 
     fn ports(&self) -> Vec<(&'static str, u16)> {
         // The controller keeps away from 9093, where Alertmanager is at home.
-        let step = u16::from(self.id - 1);
-        let client = if step == 0 { 9092 } else { 19_191 + step };
-        vec![("client", client), ("controller", 19_093 + step)]
+        let step = u16::from(self.id - 1) * 100;
+        vec![("client", 9092 + step), ("controller", 19_093 + step)]
     }
 
     fn account(&self) -> Option<&'static str> {
@@ -98,6 +97,11 @@ impl Server for Kafka {
 
     fn stop_signal(&self) -> Signal {
         Signal::Term
+    }
+
+    /// Nothing: see [`java`].
+    fn sweep(&self, _: &Site) -> Result<()> {
+        Ok(())
     }
 
     fn env(&self, site: &Site) -> Vec<(&'static str, String)> {

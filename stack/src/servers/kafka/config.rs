@@ -56,6 +56,11 @@ group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=500
 
+# A killed broker may register again only when its former session has run out, nine seconds by
+# default. Still long enough for a busy machine to send a few heartbeats late.
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
+
 # Two cores: the default thread counts would only take turns.
 num.network.threads=2
 num.io.threads=4

@@ -34,7 +34,7 @@ pub(super) fn install(installer: &Installer) -> Result<()> {
     let step = installer.progress.step("kafka", &format!("downloading Kafka {VERSION}, 54 MB"));
     let fetched = draft.path().join("libs");
     installer.run(maven(&pom, &fetched), &step).with_context(|| {
-        format!("download Kafka {VERSION} with Maven; check that it can reach its repository")
+        format!("download Kafka {VERSION} with Maven (it needs to reach its repository)")
     })?;
     install::publish(&fetched, &libs)?;
     step.done(&format!("downloaded Kafka {VERSION} to {}", libs.display()));

@@ -1,0 +1,16 @@
+//! Everything that takes orders through the pipeline: the stage runtime, the stages, and the tools around them.
+
+pub mod stage;
+pub mod stages;
+pub mod runner;
+pub mod config;
+pub mod payment_gateway;
+pub mod carrier;
+pub mod reconcile;
+pub mod run;
+pub mod migrate;
+pub mod topics;
+pub mod stock;
+pub mod status;
+mod outside;
+mod store;

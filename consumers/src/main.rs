@@ -1,1 +1,113 @@
-fn main() {}
+//! `order-consumer`: takes orders through the stages, and the tools around them.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use consumers::{migrate, reconcile, run, status, stock, topics};
+use producers::kafka::KafkaArgs;
+use producers::postgres::connect_options;
+use telemetry::logs::{self, LogArgs};
+
+// librdkafka's C and our Rust share one allocator that gives memory back; glibc's fragments under both.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Takes orders through the stages of the pipeline: reads Kafka, writes Postgres, tells what happened.
+///
+/// Postgres is named by DATABASE_URL_FILE (a file that holds the URL) or DATABASE_URL, never on the command line.
+#[derive(Parser)]
+#[command(name = "order-consumer", version, after_help = "Examples:
+  order-consumer migrate && order-consumer topics     prepare Postgres and Kafka
+  order-consumer run --all                            every stage in one process
+  order-consumer run --stage payment                  one stage; start more for more throughput
+  order-consumer reconcile --wait 60s                 check that nothing was lost or doubled")]
+struct Cli {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    logs: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run stages until told to stop.
+    Run(Box<run::RunArgs>),
+    /// Bring the database to this build's schema.
+    Migrate,
+    /// Create the topics that are missing.
+    Topics(topics::TopicsArgs),
+    /// Put SKUs on the shelf.
+    Stock(stock::StockArgs),
+    /// Show where every stage is.
+    Status {
+        /// One JSON object per stage.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check independently that no order was lost or processed twice.
+    Reconcile(reconcile::ReconcileArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = logs::init(&cli.logs) {
+        return report(&error.context("starting the log; check --log"), 2);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error.into(), 1),
+    };
+    match runtime.block_on(execute(cli)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => report(&error, 1),
+    }
+}
+
+/// `Ok(false)`: done, and the answer is no.
+async fn execute(cli: Cli) -> anyhow::Result<bool> {
+    let database = || connect_options("order-consumer");
+    match cli.command {
+        Command::Run(args) if args.list => print(&run::list()).map(|()| true),
+        Command::Run(args) => run::run(&args, cli.kafka, database()?).await,
+        Command::Migrate => {
+            let count = migrate::run(&database()?).await?;
+            print(&format!("the schema has its {count} migrations\n")).map(|()| true)
+        }
+        Command::Topics(args) => {
+            let created = topics::run(&args, &cli.kafka).await?;
+            print(&format!("{} topics created\n", created.len())).map(|()| true)
+        }
+        Command::Stock(args) => {
+            let skus = stock::run(&args, &database()?).await?;
+            print(&format!("{skus} SKUs on the shelf\n")).map(|()| true)
+        }
+        Command::Status { json } => {
+            let stages = status::read(&cli.kafka, &database()?).await?;
+            if json {
+                for stage in &stages {
+                    print(&format!("{}\n", serde_json::to_string(stage)?))?;
+                }
+            } else {
+                print(&status::table(&stages))?;
+            }
+            Ok(true)
+        }
+        Command::Reconcile(args) => reconcile::run(&args, &cli.kafka, database()?).await,
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn report(error: &anyhow::Error, code: u8) -> ExitCode {
+    // Nothing is left to do when even stderr is gone.
+    writeln!(std::io::stderr(), "order-consumer: {error:#}").ok();
+    ExitCode::from(code)
+}

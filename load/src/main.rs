@@ -1,1 +1,39 @@
-fn main() {}
+//! `order-load`: the pipeline, driven from outside.
+
+use std::io::{Write, stderr};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use load::demo::{self, DemoArgs};
+
+/// Drives the pipeline from outside: brings it up, places orders, and proves what became of them.
+#[derive(Parser)]
+#[command(name = "order-load", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring up everything, place orders over HTTP, audit them, and stay up to look at
+    ///
+    /// The last line is the auditor's verdict. Ctrl-C stops everything that this command started and removes it.
+    Demo(DemoArgs),
+}
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| match command {
+        Command::Demo(args) => runtime.block_on(demo::run(args)),
+    });
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            // Nowhere is left to complain about stderr.
+            drop(writeln!(stderr(), "order-load: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

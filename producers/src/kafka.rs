@@ -61,3 +61,14 @@ fn read_properties(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
     }
     Ok(properties)
 }
+
+/// Forwards a line that librdkafka logs. Its own levels are syslog's; what it calls an error it usually copes with.
+pub fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+    use rdkafka::config::RDKafkaLogLevel as Level;
+    match level {
+        Level::Emerg | Level::Alert | Level::Critical => tracing::error!(facility, message, "librdkafka"),
+        Level::Error | Level::Warning => tracing::warn!(facility, message, "librdkafka"),
+        Level::Notice | Level::Info => tracing::debug!(facility, message, "librdkafka"),
+        Level::Debug => tracing::trace!(facility, message, "librdkafka"),
+    }
+}

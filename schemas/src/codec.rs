@@ -157,7 +157,8 @@ where
     if value.len() > MAX_VALUE_BYTES {
         return Err(DecodeError::TooLarge(value.len()));
     }
-    let key = OrderId::from_key(record.key.ok_or(DecodeError::NullKey)?).ok_or(DecodeError::BadKey)?;
+    let key =
+        OrderId::from_key(record.key.ok_or(DecodeError::NullKey)?).ok_or(DecodeError::BadKey)?;
     let found = Headers::collect(record.headers);
     let (envelope, replay_of) = found.envelope()?;
     if envelope.event_type.topic() != topic {

@@ -105,9 +105,13 @@ impl EventType {
         match self {
             Self::OrderPlaced | Self::CancelRequested => Topic::Orders,
             Self::StockReserved | Self::StockRejected | Self::StockReleased => Topic::Inventory,
-            Self::PaymentCaptured | Self::PaymentDeclined | Self::PaymentRefunded => Topic::Payments,
+            Self::PaymentCaptured | Self::PaymentDeclined | Self::PaymentRefunded => {
+                Topic::Payments
+            }
             Self::ShipmentArranged | Self::ShipmentFailed => Topic::Shipments,
-            Self::StockReleaseRequested | Self::RefundRequested | Self::OrderCancelled => Topic::Saga,
+            Self::StockReleaseRequested | Self::RefundRequested | Self::OrderCancelled => {
+                Topic::Saga
+            }
         }
     }
 

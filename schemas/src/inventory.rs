@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::values::{amount_cents, reserved_quantity};
 use crate::{Currency, CustomerId, OrderId, Sku};
 
 /// Every item of the order is reserved.
@@ -15,9 +16,10 @@ pub struct StockReserved {
     /// Currency of `total_cents`.
     pub currency: Currency,
     /// Amount to be paid, in minor units.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 100_000_000_000_000_i64))]
+    #[serde(deserialize_with = "amount_cents")]
     pub total_cents: i64,
-    /// What is held.
+    /// What is held, each SKU once.
     pub items: Vec<ReservedItem>,
 }
 
@@ -27,6 +29,8 @@ pub struct ReservedItem {
     /// What.
     pub sku: Sku,
     /// How many.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[serde(deserialize_with = "reserved_quantity")]
     pub quantity: u32,
 }
 

@@ -14,6 +14,7 @@ pub mod shipments;
 pub mod saga;
 pub mod event;
 pub mod codec;
+pub mod components;
 pub mod documents;
 pub mod database;
 
@@ -22,4 +23,4 @@ pub use event::{Event, EventType};
 pub use ids::{EventId, OrderId};
 pub use time::Timestamp;
 pub use topic::{Topic, TopicPrefix};
-pub use values::{Currency, CustomerId, Sku};
+pub use values::{Currency, CustomerId, ShortText, Sku};

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::values::{MAX_ITEMS, MAX_QUANTITY, MAX_UNIT_PRICE_CENTS};
 use crate::{Currency, CustomerId, OrderId, Sku, Timestamp};
@@ -18,7 +19,7 @@ pub struct OrderPlaced {
     /// When the order was accepted.
     pub placed_at: Timestamp,
     /// Sum of quantity × unit price over the items, in minor units.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 100_000_000_000_000_i64))]
     pub total_cents: i64,
     /// What was ordered.
     #[schemars(length(min = 1, max = 100))]
@@ -64,7 +65,40 @@ pub enum InvalidOrder {
     Total,
 }
 
+/// Tells two orders apart by what was ordered, not by how its JSON was spelled or when it was placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl Fingerprint {
+    /// Of an order's parts. The total follows from the items.
+    pub fn of(customer_id: &str, currency: &str, items: &[Item]) -> Self {
+        let mut hash = Sha256::new();
+        let mut text = |text: &str| {
+            // Lengths first, or two orders could run together into the same bytes.
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        };
+        text(customer_id);
+        text(currency);
+        for item in items {
+            text(item.sku.as_str());
+        }
+        for item in items {
+            hash.update(item.quantity.to_be_bytes());
+            hash.update(item.unit_price_cents.to_be_bytes());
+        }
+        let mut half = [0; 16];
+        half.copy_from_slice(&hash.finalize()[..16]);
+        Self(half)
+    }
+}
+
 impl OrderPlaced {
+    /// Identifies what was ordered.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self.customer_id.as_str(), self.currency.as_str(), &self.items)
+    }
+
     /// Checks what the types cannot: ranges, and that the total is the sum.
     pub fn validate(&self) -> Result<(), InvalidOrder> {
         if total_of(&self.items)? == self.total_cents { Ok(()) } else { Err(InvalidOrder::Total) }

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Currency, CustomerId, OrderId};
+use crate::values::amount_cents;
+use crate::{Currency, CustomerId, OrderId, ShortText};
 
 /// The order is paid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -13,10 +14,10 @@ pub struct PaymentCaptured {
     /// Who paid.
     pub customer_id: CustomerId,
     /// The gateway's own id of the charge.
-    #[schemars(length(min = 1, max = 128))]
-    pub payment_id: String,
+    pub payment_id: ShortText,
     /// Amount captured, in minor units.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 100_000_000_000_000_i64))]
+    #[serde(deserialize_with = "amount_cents")]
     pub amount_cents: i64,
     /// Currency of the amount.
     pub currency: Currency,
@@ -28,10 +29,10 @@ pub struct PaymentDeclined {
     /// The order.
     pub order_id: OrderId,
     /// The gateway's reason, from a set of its own.
-    #[schemars(length(min = 1, max = 64))]
-    pub reason: String,
+    pub reason: ShortText,
     /// Amount that was asked for, in minor units.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 100_000_000_000_000_i64))]
+    #[serde(deserialize_with = "amount_cents")]
     pub amount_cents: i64,
     /// Currency of the amount.
     pub currency: Currency,
@@ -43,10 +44,10 @@ pub struct PaymentRefunded {
     /// The order.
     pub order_id: OrderId,
     /// The gateway's own id of the charge that was refunded.
-    #[schemars(length(min = 1, max = 128))]
-    pub payment_id: String,
+    pub payment_id: ShortText,
     /// Amount refunded, in minor units: always all of what was captured.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 100_000_000_000_000_i64))]
+    #[serde(deserialize_with = "amount_cents")]
     pub amount_cents: i64,
     /// Currency of the amount.
     pub currency: Currency,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::OrderId;
+use crate::{OrderId, ShortText};
 
 /// A carrier takes the order: it is fulfilled and can no longer be cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -11,11 +11,9 @@ pub struct ShipmentArranged {
     /// The order.
     pub order_id: OrderId,
     /// Who ships.
-    #[schemars(length(min = 1, max = 64))]
-    pub carrier: String,
+    pub carrier: ShortText,
     /// The carrier's own id of the shipment.
-    #[schemars(length(min = 1, max = 128))]
-    pub tracking_number: String,
+    pub tracking_number: ShortText,
 }
 
 /// The order will never ship.

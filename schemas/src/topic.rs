@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// Partitions of a topic unless its operator says otherwise. Never changed in place: keys would move.
+pub const DEFAULT_PARTITIONS: i32 = 8;
+
 /// A topic by its role. Its name on the broker is the role's name behind a [`TopicPrefix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {

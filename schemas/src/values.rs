@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Largest count of items an order may have: keeps an event well below the broker's message limit and one
 /// order's share of a batch small.
@@ -13,6 +13,10 @@ pub const MAX_ITEMS: usize = 100;
 pub const MAX_QUANTITY: u32 = 10_000;
 /// Largest unit price, in minor units (one million euros). With the limits above, totals stay far inside i64.
 pub const MAX_UNIT_PRICE_CENTS: i64 = 100_000_000;
+/// Largest quantity of one SKU over all items of an order, which may name a SKU more than once.
+pub const MAX_RESERVED_QUANTITY: u32 = MAX_ITEMS as u32 * MAX_QUANTITY;
+/// Largest amount of an order: every item at its largest.
+pub const MAX_AMOUNT_CENTS: i64 = MAX_RESERVED_QUANTITY as i64 * MAX_UNIT_PRICE_CENTS;
 
 /// A text that breaks the rule of its type; the message says which.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +32,12 @@ pub struct CustomerId(String);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sku(String);
+
+/// A word of somebody else's, such as a gateway's payment id or reason: 1 to 128 characters, none of them a
+/// control character.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ShortText(String);
 
 /// ISO 4217 alphabetic code: three upper-case letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +58,23 @@ impl Sku {
     }
 }
 
+impl ShortText {
+    /// A word known when the program is built. Panics when it breaks the rule.
+    pub fn from_static(text: &'static str) -> Self {
+        text.parse().expect("a word in the program is 1 to 128 characters without control characters")
+    }
+
+    /// `<prefix>-<id>`, an id made from an id.
+    pub fn from_id(prefix: &'static str, id: uuid::Uuid) -> Self {
+        Self(format!("{prefix}-{id}"))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Currency {
     /// The euro.
     pub const EUR: Self = Self(*b"EUR");
@@ -62,12 +89,12 @@ impl TryFrom<String> for CustomerId {
     type Error = InvalidValue;
 
     fn try_from(text: String) -> Result<Self, InvalidValue> {
-        // U+0000 is among the control characters; Postgres text cannot hold it.
-        let length = text.chars().count();
-        if (1..=64).contains(&length) && !text.chars().any(char::is_control) {
+        if is_line_of_text(&text, 64) {
             Ok(Self(text))
         } else {
-            Err(InvalidValue("a customer id has 1 to 64 characters, none of them a control character"))
+            Err(InvalidValue(
+                "a customer id has 1 to 64 characters, none of them a control character",
+            ))
         }
     }
 }
@@ -83,6 +110,25 @@ impl TryFrom<String> for Sku {
             Err(InvalidValue("a sku has 1 to 64 characters of A-Z a-z 0-9 . _ -"))
         }
     }
+}
+
+impl TryFrom<String> for ShortText {
+    type Error = InvalidValue;
+
+    fn try_from(text: String) -> Result<Self, InvalidValue> {
+        if is_line_of_text(&text, 128) {
+            Ok(Self(text))
+        } else {
+            Err(InvalidValue(
+                "a short text has 1 to 128 characters, none of them a control character",
+            ))
+        }
+    }
+}
+
+/// U+0000 is among the control characters; Postgres text cannot hold it.
+fn is_line_of_text(text: &str, max_chars: usize) -> bool {
+    (1..=max_chars).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 impl TryFrom<String> for Currency {
@@ -137,8 +183,31 @@ macro_rules! text_value {
 }
 
 text_value!(CustomerId, "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", 64);
+text_value!(ShortText, "^[^\\u0000-\\u001f\\u007f-\\u009f]+$", 128);
 text_value!(Sku, "^[A-Za-z0-9._-]+$", 64);
 text_value!(Currency, "^[A-Z]{3}$", 3);
+
+/// For `deserialize_with`: an amount that an order can have, in minor units.
+pub(crate) fn amount_cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let cents = i64::deserialize(deserializer)?;
+    if (0..=MAX_AMOUNT_CENTS).contains(&cents) {
+        Ok(cents)
+    } else {
+        Err(de::Error::custom(format_args!("an amount is between 0 and {MAX_AMOUNT_CENTS} cents")))
+    }
+}
+
+/// For `deserialize_with`: how much of one SKU an order can hold. Fits Postgres' integer.
+pub(crate) fn reserved_quantity<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<u32, D::Error> {
+    let quantity = u32::deserialize(deserializer)?;
+    if (1..=MAX_RESERVED_QUANTITY).contains(&quantity) {
+        Ok(quantity)
+    } else {
+        Err(de::Error::custom(format_args!("a quantity is between 1 and {MAX_RESERVED_QUANTITY}")))
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -150,6 +219,14 @@ mod tests {
         assert!("ü".repeat(65).parse::<CustomerId>().is_err());
         assert!("a\u{0}b".parse::<CustomerId>().is_err());
         assert!("".parse::<CustomerId>().is_err());
+    }
+
+    #[test]
+    fn short_texts_refuse_what_is_empty_long_or_cannot_be_stored() {
+        assert!("x".repeat(128).parse::<ShortText>().is_ok());
+        for bad in ["", "a\u{0}b", "a\nb", "\u{85}", &"x".repeat(129)] {
+            assert!(bad.parse::<ShortText>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod wait;
 
 pub use catalogue::kinds;
 pub use options::{Ports, StackOptions};
+pub use ports::free as free_ports;
 pub use process::Signal;
 pub use progress::Progress;
 pub use stack::{Down, Stack, install};

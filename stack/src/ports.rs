@@ -11,7 +11,7 @@ use crate::wait::{self, Interrupt};
 
 /// `count` ports that are free now, outside the range from which the kernel gives clients their
 /// side of a connection: a server that comes back after a crash must find its port still free.
-pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
+pub fn free(count: usize) -> Result<Vec<u16>> {
     let first_client_port = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
         .and_then(|range| range.split_whitespace().next()?.parse().ok())

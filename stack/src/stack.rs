@@ -214,6 +214,8 @@ impl Stack {
     pub fn down(mut self, data: Down) -> Result<()> {
         // Before the attempt: a failure is reported once, not tried again in secret.
         self.down_on_drop = false;
+        // An interrupted caller takes its stack down, and wants that finished.
+        self.interrupt = Interrupt::default();
         let _lock = self.lock()?;
         match data {
             Down::RemoveEverything => self.remove(),
@@ -266,6 +268,7 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         if self.down_on_drop {
+            self.interrupt = Interrupt::default();
             let removed = self.lock().and_then(|_lock| self.remove());
             if let Err(error) = removed {
                 eprintln!(

@@ -1,0 +1,221 @@
+//! The auditor: reads every topic and every table and proves that each order placed came to exactly one end.
+//!
+//! Independent on purpose: it shares nothing with the stages but the wire contract, joins no consumer group and writes
+//! nothing. How it stays right while the pipeline works:
+//!
+//! 1. the ends of all partitions are taken, and every record before them is read;
+//! 2. the tables are read as of one later moment, so each event that was read has its row;
+//! 3. whatever was put in since is read too: its orders are moving, and not judged.
+//!
+//! What is missing is lost only when the pipeline is quiet (nothing to apply, nothing to tell, nothing put in since).
+
+mod states;
+mod ledger;
+mod topics;
+mod progress;
+mod tables;
+mod rules;
+mod audit;
+mod report;
+mod indicator;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use producers::kafka::KafkaArgs;
+use schemas::{Timestamp, Topic};
+use sqlx::postgres::PgConnectOptions;
+
+use self::audit::{World, audit};
+use self::indicator::Indicator;
+use self::ledger::Ledger;
+use self::progress::Backlog;
+use self::report::Report;
+use self::topics::{Bounds, Topics};
+
+/// How often it is asked whether the pipeline is quiet.
+const POLL_EVERY: Duration = Duration::from_millis(500);
+
+/// What to look at and how to tell.
+#[derive(Args, Clone, Debug)]
+pub struct ReconcileArgs {
+    /// For programs: the whole report as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Wait for at most this long until every order placed has come to its end (90, 90s, 5m, 1h).
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+
+    /// Most ids shown per finding.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub max_ids: usize,
+
+    /// Only look at orders placed since then: an RFC 3339 time, or a duration before now (30m, 2h, 7d).
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub since: Option<Timestamp>,
+}
+
+/// Audits, prints the report, and answers whether everything is reconciled.
+pub async fn run(
+    args: &ReconcileArgs,
+    kafka: &KafkaArgs,
+    db: PgConnectOptions,
+) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + args.wait.unwrap_or_default();
+    let mut auditor = Auditor { args, kafka, db, topics: None, indicator: Indicator::on_stderr() };
+    let report = loop {
+        if args.wait.is_some() {
+            auditor.wait_until_quiet(deadline).await;
+        }
+        let report = auditor.audit().await?;
+        if report.pending == 0 || Instant::now() >= deadline {
+            break report;
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    };
+    auditor.indicator.finish();
+    // Taking leave of the broker may block.
+    let farewell = tokio::task::spawn_blocking(move || drop(auditor.topics.take()));
+    print(&report, args.json)?;
+    farewell.await.context("the thread that closes the consumer ended early")?;
+    Ok(report.reconciled)
+}
+
+struct Auditor<'a> {
+    args: &'a ReconcileArgs,
+    kafka: &'a KafkaArgs,
+    db: PgConnectOptions,
+    /// Kept from one reading to the next. `None` while it is lent to a thread, and after it failed.
+    topics: Option<Topics>,
+    indicator: Indicator,
+}
+
+impl Auditor<'_> {
+    /// Returns when nothing is left to do, or the time is up. A dependency that is down is waited for as well.
+    async fn wait_until_quiet(&mut self, deadline: Instant) {
+        loop {
+            match self.backlog().await {
+                Ok(backlog) if backlog.is_empty() => return,
+                Ok(Backlog { records, stages, outbox_rows }) => self.indicator.say(&format!(
+                    "waiting: {stages} stages are {records} records behind, {outbox_rows} batches are not told yet"
+                )),
+                Err(error) => self.indicator.say(&format!("waiting: {error:#}")),
+            }
+            if Instant::now() + POLL_EVERY >= deadline {
+                return;
+            }
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    async fn backlog(&mut self) -> anyhow::Result<Backlog> {
+        // In this order: an effect that was out when progress was read is before the ends that are asked for next.
+        let progress = tables::progress(&self.db, &self.kafka.topic_prefix).await?;
+        let bounds = self.with_topics(|topics| topics.bounds()).await?;
+        Ok(progress.backlog(&bounds))
+    }
+
+    async fn audit(&mut self) -> anyhow::Result<Report> {
+        let since = self.args.since.map(|time| time.as_micros() / 1000);
+        self.indicator.say("reading the topics");
+        let indicator = self.indicator.clone();
+        let (mut ledger, cut) =
+            self.with_topics(move |topics| read_topics(topics, since, &indicator)).await?;
+        self.indicator.say("reading the tables");
+        let snapshot = tables::read(&self.db, &self.kafka.topic_prefix, &mut ledger).await?;
+        self.indicator.say("reading what came meanwhile");
+        let ends = cut.ends.clone();
+        let (ledger, bounds) = self
+            .with_topics(move |topics| {
+                let now = topics.bounds()?;
+                topics.read_late(&ends, &now.ends, &mut ledger)?;
+                Ok((ledger, now))
+            })
+            .await?;
+        let quiet = cut.ends == bounds.ends && snapshot.progress.backlog(&bounds).is_empty();
+        let world = World { quiet, starts: cut.starts, snapshot, max_ids: self.args.max_ids };
+        Ok(audit(&ledger, &world))
+    }
+
+    /// Runs `ask` on a thread that may block, with a connection that is made when there is none.
+    async fn with_topics<T: Send + 'static>(
+        &mut self,
+        ask: impl FnOnce(&Topics) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (topics, kafka) = (self.topics.take(), self.kafka.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let topics = topics.map_or_else(|| Topics::connect(&kafka), Ok)?;
+            let answer = ask(&topics)?;
+            anyhow::Ok((topics, answer))
+        });
+        let (topics, answer) =
+            asked.await.context("the thread that reads the topics ended early")??;
+        self.topics = Some(topics);
+        Ok(answer)
+    }
+}
+
+fn read_topics(
+    topics: &Topics,
+    since_ms: Option<i64>,
+    indicator: &Indicator,
+) -> anyhow::Result<(Ledger, Bounds)> {
+    let bounds = topics.bounds()?;
+    let starts = match since_ms {
+        Some(time) => topics.offsets_at(time, &bounds.ends)?,
+        None => bounds.starts.clone(),
+    };
+    let of_orders = bounds.ends.iter().filter(|((topic, _), _)| *topic == Topic::Orders);
+    let records: i64 = of_orders.map(|(place, end)| (end - starts[place]).max(0)).sum();
+    // Every order has a record there, so nothing has to grow while it is read.
+    let mut ledger = Ledger::with_capacity(usize::try_from(records)?, since_ms.is_some());
+    topics.read(&starts, &bounds.ends, &mut ledger, indicator)?;
+    Ok((ledger, bounds))
+}
+
+fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, report).context("writing the report")?;
+        writeln!(out).context("writing the report")
+    } else {
+        out.write_all(report.text().as_bytes()).context("writing the report")
+    }
+}
+
+/// A number of seconds, or a number with a unit.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => {
+            return Err(
+                "a duration is a number of seconds, or a number with s, m, h or d".to_owned()
+            );
+        }
+    };
+    let seconds: u64 =
+        digits.parse().map_err(|_| "a duration starts with a whole number".to_owned())?;
+    seconds
+        .checked_mul(factor)
+        .map(Duration::from_secs)
+        .ok_or_else(|| "too long a duration".to_owned())
+}
+
+fn parse_since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(duration) = parse_duration(text) {
+        let micros =
+            i64::try_from(duration.as_micros()).map_err(|_| "too long a duration".to_owned())?;
+        return Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(micros))
+            .map_err(|error| error.to_string());
+    }
+    Timestamp::parse(text).map_err(|error| error.to_string())
+}

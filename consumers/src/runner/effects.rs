@@ -1,0 +1,106 @@
+//! Effects between decision and wire: given ids that never change, encoded for the outbox, told to Kafka.
+//!
+//! The encoded form is internal: it lives in `outbox` rows between a commit and its acknowledgement, and every build
+//! must read what the build before it wrote.
+
+use anyhow::Context;
+use producers::publisher::Record;
+use schemas::{Envelope, EventId, Timestamp, TopicPrefix};
+use serde::{Deserialize, Serialize};
+
+use crate::stage::{Effect, Received};
+
+/// A record as it will be published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outgoing {
+    pub(crate) topic: String,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Gives each effect its envelope. `now` is when the decisions were made.
+pub(crate) fn outgoing(
+    stage: &'static str,
+    prefix: &TopicPrefix,
+    events: &[Received],
+    effects: &[Effect],
+    now: Timestamp,
+) -> Vec<Outgoing> {
+    let mut numbers: std::collections::HashMap<(EventId, &'static str), u32> = std::collections::HashMap::new();
+    effects
+        .iter()
+        .map(|effect| {
+            let cause = &events[effect.cause];
+            let event_type = effect.event.event_type();
+            let number = numbers.entry((cause.id, event_type.as_str())).or_default();
+            let envelope = Envelope {
+                id: EventId::derived(cause.id, stage, event_type.as_str(), *number),
+                event_type,
+                source: format!("/stages/{stage}"),
+                time: now,
+                traceparent: cause.traceparent.clone(),
+            };
+            *number += 1;
+            Outgoing {
+                topic: prefix.topic(event_type.topic()),
+                key: effect.event.order_id().to_string().into_bytes(),
+                value: effect.event.to_json(),
+                headers: envelope
+                    .headers()
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// Encoded and compressed, for the outbox.
+pub(crate) fn encode(records: &[Outgoing]) -> anyhow::Result<Vec<u8>> {
+    let plain = postcard::to_allocvec(records).context("encoding the effects of a batch")?;
+    Ok(lz4_flex::compress_prepend_size(&plain))
+}
+
+/// Reads what [`encode`] wrote.
+pub(crate) fn decode(bytes: &[u8]) -> anyhow::Result<Vec<Outgoing>> {
+    let plain = lz4_flex::decompress_size_prepended(bytes).context("decompressing an outbox row")?;
+    postcard::from_bytes(&plain).context("decoding an outbox row")
+}
+
+impl Outgoing {
+    /// Hands `self` to `send` in the form the publisher takes.
+    pub(crate) fn with_record<T>(&self, send: impl FnOnce(&Record<'_>) -> T) -> T {
+        let headers: Vec<(&str, Option<&[u8]>)> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        send(&Record { topic: &self.topic, key: &self.key, value: &self.value, headers: &headers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outbox_gives_back_what_was_put_in() {
+        let records = vec![Outgoing {
+            topic: "inventory".to_owned(),
+            key: b"k".to_vec(),
+            value: vec![0, 255, 1],
+            headers: vec![("ce_id".to_owned(), Some(b"x".to_vec())), ("empty".to_owned(), None)],
+        }];
+
+        let read = decode(&encode(&records).unwrap()).unwrap();
+
+        assert_eq!(read, records);
+    }
+
+    #[test]
+    fn a_torn_outbox_row_is_an_error_not_a_panic() {
+        let whole = encode(&[]).unwrap();
+
+        for length in 0..whole.len() {
+            assert!(decode(&whole[..length]).is_err());
+        }
+    }
+}

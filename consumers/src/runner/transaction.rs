@@ -1,0 +1,231 @@
+//! The one transaction of a batch: fence, domain writes, dead letters, outbox, progress. All of it or none.
+//!
+//! Nothing here leaves the process: effects are returned, to be told after the commit.
+
+use std::collections::HashSet;
+
+use schemas::{OrderId, Timestamp, Topic, TopicPrefix};
+use sqlx::{Connection, PgConnection};
+use telemetry::crash_point::crash_point;
+use uuid::Uuid;
+
+use super::batch::Batch;
+use super::effects::{self, Outgoing};
+use super::intake::{Intake, Refused};
+use super::progress::Partition;
+use crate::stage::{Fault, Finished, Outcome, Received, Stage};
+use crate::store::{dead_letters, outbox, progress};
+
+/// What was committed.
+#[derive(Debug, Default)]
+pub(crate) struct Committed {
+    /// Effects to tell now.
+    pub(crate) outgoing: Vec<Outgoing>,
+    /// Events applied, in the order of the stage's numbers.
+    pub(crate) applied: Vec<Received>,
+    pub(crate) effects: Vec<crate::stage::Effect>,
+    pub(crate) finished: Vec<Finished>,
+    pub(crate) duplicates: usize,
+    pub(crate) refused: Vec<Refused>,
+    pub(crate) parked: usize,
+}
+
+/// Why an attempt did not commit.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Someone else owns the partition or moved it: step down.
+    Fenced,
+    /// See [`Fault`]; `seen` are the records the stage was given, for the numbers in a rejection.
+    Fault { fault: Fault, seen: Vec<usize> },
+}
+
+impl From<sqlx::Error> for Failure {
+    /// From the runner's own statements: nothing in a batch can make them fail for good.
+    fn from(error: sqlx::Error) -> Self {
+        Self::transient(error.into())
+    }
+}
+
+impl Failure {
+    pub(crate) fn transient(error: anyhow::Error) -> Self {
+        Self::Fault { fault: Fault::Transient(error), seen: Vec::new() }
+    }
+}
+
+/// Everything an attempt needs.
+pub(crate) struct Attempt<'a, S: Stage> {
+    pub(crate) stage: &'a S,
+    pub(crate) prefix: &'a TopicPrefix,
+    pub(crate) partition: &'a Partition,
+    pub(crate) batch: &'a Batch,
+    pub(crate) intake: &'a Intake,
+    /// Offset after the batch.
+    pub(crate) next_offset: i64,
+    /// Outbox rows that are known to be out.
+    pub(crate) acknowledged: &'a [outbox::Key],
+}
+
+impl<S: Stage> Attempt<'_, S> {
+    /// Runs to the commit. On any error the connection is in an unknown state and must be thrown away.
+    pub(crate) async fn run(&self, db: &mut PgConnection) -> Result<Committed, Failure> {
+        let prepared = self
+            .stage
+            .prepare(&mut *db, &self.intake.events)
+            .await
+            .map_err(|fault| Failure::Fault { fault, seen: self.records(&self.intake.events) })?;
+        crash_point(S::NAME, "prepared");
+        sqlx::query("begin").execute(&mut *db).await?;
+        let committed = self.write(db, &prepared).await?;
+        crash_point(S::NAME, "before_commit");
+        sqlx::query("commit").execute(&mut *db).await?;
+        crash_point(S::NAME, "after_commit");
+        Ok(committed)
+    }
+
+    /// Whether the first `count` events can be applied; nothing is kept.
+    pub(crate) async fn probe(&self, db: &mut PgConnection, count: usize) -> Result<bool, Failure> {
+        let events = &self.intake.events[..count];
+        let fault = |fault| Failure::Fault { fault, seen: self.records(events) };
+        let prepared = self.stage.prepare(&mut *db, events).await.map_err(fault)?;
+        sqlx::query("begin").execute(&mut *db).await?;
+        let applied = self.stage.apply(&mut *db, events, &prepared).await;
+        sqlx::query("rollback").execute(&mut *db).await?;
+        match applied {
+            Ok(_) => Ok(true),
+            Err(Fault::Unattributed(_)) => Ok(false),
+            Err(other) => Err(fault(other)),
+        }
+    }
+
+    async fn write(&self, db: &mut PgConnection, prepared: &S::Prepared) -> Result<Committed, Failure> {
+        let claim = self.partition.claim();
+        let Some(passed) = progress::advance(&mut *db, S::NAME, &claim, self.next_offset).await? else {
+            return Err(Failure::Fenced);
+        };
+        let parked = if passed.any_parked { self.parked(&mut *db).await? } else { HashSet::new() };
+        let replaying = self.replaying(&mut *db).await?;
+        // A record replayed twice was applied the first time.
+        let stale = |letter: Option<i64>| letter.is_some_and(|letter| !replaying.contains(&letter));
+        let (mut ready, waiting) = self.intake.split_waiting(&parked, &replaying);
+        ready.retain(|event| !stale(event.replay_of));
+
+        let outcome = if ready.is_empty() {
+            Outcome::default()
+        } else {
+            let seen = self.records(&ready);
+            let applied = self.stage.apply(&mut *db, &ready, prepared).await;
+            applied.map_err(|fault| Failure::Fault { fault, seen })?
+        };
+        let mut outgoing =
+            effects::outgoing(S::NAME, self.prefix, &ready, &outcome.effects, Timestamp::now());
+        let set_aside: Vec<&Refused> = self
+            .intake
+            .refused
+            .iter()
+            .chain(waiting.iter())
+            .filter(|refused| !stale(refused.replay_of))
+            .collect();
+        for refused in &set_aside {
+            self.set_aside(&mut *db, refused, &mut outgoing).await?;
+        }
+        let done: Vec<i64> = ready.iter().filter_map(|event| event.replay_of).collect();
+        if !done.is_empty() {
+            dead_letters::replayed(&mut *db, S::NAME, &done).await?;
+        }
+        if !outgoing.is_empty() {
+            let encoded = effects::encode(&outgoing).map_err(Failure::transient)?;
+            outbox::insert(&mut *db, S::NAME, &self.outbox_key(), &encoded, outgoing.len()).await?;
+        }
+        if !self.acknowledged.is_empty() {
+            outbox::delete(&mut *db, S::NAME, self.acknowledged).await?;
+        }
+        let parked = waiting.len();
+        Ok(Committed {
+            outgoing,
+            effects: outcome.effects,
+            finished: outcome.finished,
+            duplicates: outcome.duplicates,
+            refused: self.intake.refused.clone(),
+            parked,
+            applied: ready,
+        })
+    }
+
+    /// Names the outbox row of this batch.
+    pub(crate) fn outbox_key(&self) -> outbox::Key {
+        outbox::Key {
+            topic: self.partition.source.topic.clone(),
+            partition: self.partition.source.partition,
+            next_offset: self.next_offset,
+        }
+    }
+
+    async fn parked(&self, db: &mut PgConnection) -> Result<HashSet<OrderId>, sqlx::Error> {
+        let mut orders: Vec<Uuid> = self.intake.events.iter().map(|event| event.order_id().0).collect();
+        orders.sort_unstable();
+        orders.dedup();
+        dead_letters::parked_among(db, S::NAME, &orders).await
+    }
+
+    async fn replaying(&self, db: &mut PgConnection) -> Result<HashSet<i64>, sqlx::Error> {
+        let events = self.intake.events.iter().filter_map(|event| event.replay_of);
+        let letters: Vec<i64> = events.chain(self.intake.refused.iter().filter_map(|r| r.replay_of)).collect();
+        if letters.is_empty() {
+            return Ok(HashSet::new());
+        }
+        dead_letters::replaying_among(db, S::NAME, &letters).await
+    }
+
+    async fn set_aside(
+        &self,
+        db: &mut PgConnection,
+        refused: &Refused,
+        outgoing: &mut Vec<Outgoing>,
+    ) -> Result<(), sqlx::Error> {
+        if let Some(letter) = refused.replay_of {
+            return dead_letters::reopened(db, S::NAME, letter, refused.code, &refused.detail).await;
+        }
+        let record = self.batch.record(refused.record);
+        let letter = refused.letter(self.partition, &record);
+        let id = dead_letters::insert(&mut *db, S::NAME, &letter).await?;
+        if refused.code == dead_letters::PARKED {
+            return Ok(());
+        }
+        if let Some(order) = refused.order_id {
+            dead_letters::park(db, S::NAME, order, id).await?;
+        }
+        outgoing.push(dead_letter_record(S::NAME, self.prefix, &letter));
+        Ok(())
+    }
+
+    fn records(&self, events: &[Received]) -> Vec<usize> {
+        events.iter().map(|event| event.record).collect()
+    }
+}
+
+/// The copy that goes to the topic of dead letters: the original bytes and headers, and where they came from.
+fn dead_letter_record(stage: &str, prefix: &TopicPrefix, letter: &dead_letters::DeadLetter<'_>) -> Outgoing {
+    let mut headers: Vec<(String, Option<Vec<u8>>)> =
+        letter.header_names.iter().cloned().zip(letter.header_values.iter().cloned()).collect();
+    let ours = [
+        ("dlq-stage", stage.to_owned()),
+        ("dlq-code", letter.code.to_owned()),
+        ("dlq-original-topic", letter.topic.to_owned()),
+        ("dlq-original-partition", letter.partition.to_string()),
+        ("dlq-original-offset", letter.offset.to_string()),
+        ("dlq-original-timestamp", letter.timestamp_ms.to_string()),
+        ("dlq-consumer-group", prefix.group(stage)),
+    ];
+    headers.extend(ours.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))));
+    Outgoing {
+        topic: prefix.topic(Topic::DeadLetters),
+        key: letter.key.unwrap_or_default().to_vec(),
+        value: letter.value.unwrap_or_default().to_vec(),
+        headers,
+    }
+}
+
+/// Opens a connection for a lane.
+pub(crate) async fn connect(options: &sqlx::postgres::PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    PgConnection::connect_with(options).await
+}

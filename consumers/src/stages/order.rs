@@ -1,0 +1,283 @@
+//! Keeps the projection that people read: one row per order, and its timeline.
+//!
+//! Owns `orders`, `order_events`, `order_status_counts`. Emits nothing. Rejects `unknown_order`: a cancellation of an
+//! order that was never placed. Topics race each other, so every write is a join of facts that any order of arrival,
+//! and any repetition, leaves the same.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use schemas::orders::OrderPlaced;
+use schemas::{Event, EventType, OrderId, Timestamp, Topic};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::config::StageConfig;
+use crate::stage::{Fault, Finished, Outcome, Received, Rejection, Stage};
+use crate::store::orders::{self, Facts, TimelineRow, Updated};
+
+/// After a batch met rows that exist, this many batches take the way that expects them. COPY costs the database half
+/// of an upsert, but meeting a row costs the whole batch again; rows come before their order only when this stage is
+/// behind, and then they come in numbers.
+const BATCHES_BY_MERGE: u32 = 16;
+
+/// The stage.
+pub(crate) struct Order {
+    merges_left: AtomicU32,
+}
+
+impl Stage for Order {
+    const NAME: &'static str = "order";
+    const INPUTS: &'static [EventType] = &[
+        EventType::OrderPlaced,
+        EventType::CancelRequested,
+        EventType::StockReserved,
+        EventType::StockRejected,
+        EventType::StockReleased,
+        EventType::PaymentCaptured,
+        EventType::PaymentDeclined,
+        EventType::PaymentRefunded,
+        EventType::ShipmentArranged,
+        EventType::ShipmentFailed,
+    ];
+    const OUTPUT: Option<Topic> = None;
+    type Prepared = ();
+
+    fn from_config(_: &StageConfig) -> anyhow::Result<Self> {
+        Ok(Self { merges_left: AtomicU32::new(0) })
+    }
+
+    async fn prepare(&self, _: &mut PgConnection, _: &[Received]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn apply(&self, db: &mut PgConnection, events: &[Received], (): &()) -> Result<Outcome, Fault> {
+        let placed = placed_once(events);
+        let facts = facts(events);
+        let lines = timeline(events);
+        let by_copy = facts.is_empty() && self.expects_new_rows();
+        if by_copy && self.copy(db, &placed, &lines).await? {
+            let counts = BTreeMap::from([("placed".to_owned(), as_count(placed.len()))]);
+            count_statuses(db, events, &counts).await?;
+            return Ok(Outcome { duplicates: events.len() - lines.len(), ..Outcome::default() });
+        }
+        self.merge(db, events, &placed, &facts, &lines).await
+    }
+}
+
+impl Order {
+    fn expects_new_rows(&self) -> bool {
+        let left = self.merges_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.is_err()
+    }
+
+    /// Writes orders and timeline by COPY. `false`: some row exists, nothing was written.
+    async fn copy(
+        &self,
+        db: &mut PgConnection,
+        placed: &[&OrderPlaced],
+        lines: &[TimelineRow<'_>],
+    ) -> Result<bool, Fault> {
+        sqlx::query("savepoint before_copy").execute(&mut *db).await?;
+        let copied = async {
+            orders::copy_new(db, placed).await?;
+            orders::copy_timeline(db, lines).await
+        };
+        match copied.await {
+            Ok(_) => Ok(true),
+            Err(error) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => {
+                sqlx::query("rollback to savepoint before_copy").execute(&mut *db).await?;
+                self.merges_left.store(BATCHES_BY_MERGE, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn merge(
+        &self,
+        db: &mut PgConnection,
+        events: &[Received],
+        placed: &[&OrderPlaced],
+        facts: &BTreeMap<OrderId, Facts>,
+        lines: &[TimelineRow<'_>],
+    ) -> Result<Outcome, Fault> {
+        let mut ids: Vec<Uuid> = events.iter().map(|received| received.order_id().0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let before = orders::lock_statuses(db, &ids).await?;
+        refuse_unknown(events, &before)?;
+        let mut after: HashMap<OrderId, Updated> = HashMap::with_capacity(ids.len());
+        if !placed.is_empty() {
+            let mut sorted = placed.to_vec();
+            sorted.sort_unstable_by_key(|order| order.order_id);
+            let updated = orders::merge_placed(db, &sorted).await?;
+            after.extend(updated.into_iter().map(|updated| (updated.order_id, updated)));
+        }
+        if !facts.is_empty() {
+            let updated = orders::merge_facts(db, facts).await?;
+            after.extend(updated.into_iter().map(|updated| (updated.order_id, updated)));
+        }
+        let new_lines = orders::insert_timeline(db, lines).await?;
+        count_statuses(db, events, &status_changes(&before, &after)).await?;
+        Ok(Outcome {
+            effects: Vec::new(),
+            duplicates: events.len() - usize::try_from(new_lines).unwrap_or(0).min(events.len()),
+            finished: finished(events, &before, &after),
+        })
+    }
+}
+
+/// The first event of each order placed in the batch.
+fn placed_once(events: &[Received]) -> Vec<&OrderPlaced> {
+    let mut seen = HashSet::with_capacity(events.len());
+    events
+        .iter()
+        .filter_map(|received| match &received.event {
+            Event::OrderPlaced(order) => Some(order),
+            _ => None,
+        })
+        .filter(|order| seen.insert(order.order_id))
+        .collect()
+}
+
+/// Everything the batch says about orders that exist, joined per order.
+fn facts(events: &[Received]) -> BTreeMap<OrderId, Facts> {
+    let mut all: BTreeMap<OrderId, Facts> = BTreeMap::new();
+    for received in events {
+        if !matches!(received.event, Event::OrderPlaced(_)) {
+            note(all.entry(received.order_id()).or_default(), received);
+        }
+    }
+    all
+}
+
+fn note(facts: &mut Facts, received: &Received) {
+    let time = received.time;
+    let at = match &received.event {
+        Event::StockReserved(_) => &mut facts.reserved_at,
+        Event::StockRejected(_) => &mut facts.rejected_at,
+        Event::StockReleased(_) => &mut facts.released_at,
+        Event::PaymentCaptured(_) => &mut facts.paid_at,
+        Event::PaymentDeclined(_) => &mut facts.declined_at,
+        Event::PaymentRefunded(_) => &mut facts.refunded_at,
+        Event::ShipmentArranged(_) => &mut facts.shipped_at,
+        Event::CancelRequested(_) => &mut facts.cancel_requested_at,
+        // Known by what follows from it: the release, and the refund where due.
+        _ => &mut None,
+    };
+    *at = Some(at.map_or(time, |known| known.min(time)));
+    facts.updated_at = Some(facts.updated_at.map_or(time, |known| known.max(time)));
+    if let Event::StockReleased(released) = &received.event {
+        let reason = released.reason.as_str();
+        facts.release_reason = Some(facts.release_reason.map_or(reason, |known| known.min(reason)));
+    }
+    if let Some(reason) = reason(&received.event) {
+        let known = facts.reason.take();
+        facts.reason = Some(known.map_or_else(|| reason.to_owned(), |known| known.min(reason.to_owned())));
+    }
+}
+
+/// Why an order ended, where its last event says so.
+fn reason(event: &Event) -> Option<&str> {
+    match event {
+        Event::StockRejected(rejected) => Some(match rejected.reason {
+            schemas::inventory::StockRejection::InsufficientStock => "insufficient_stock",
+            schemas::inventory::StockRejection::UnknownSku => "unknown_sku",
+        }),
+        Event::PaymentDeclined(declined) => Some(declined.reason.as_str()),
+        Event::ShipmentFailed(failed) => Some(failed.reason.as_str()),
+        _ => None,
+    }
+}
+
+fn timeline(events: &[Received]) -> Vec<TimelineRow<'_>> {
+    let mut seen = HashSet::with_capacity(events.len());
+    events
+        .iter()
+        .filter(|received| seen.insert(received.id))
+        .map(|received| TimelineRow {
+            order_id: received.order_id(),
+            event_id: received.id,
+            event_type: received.event.event_type().as_str(),
+            occurred_at: received.time,
+            reason: reason(&received.event),
+        })
+        .collect()
+}
+
+/// The producer lets only known orders be cancelled; whatever else asks is wrong.
+fn refuse_unknown(events: &[Received], before: &HashMap<OrderId, String>) -> Result<(), Fault> {
+    let mut placed = HashSet::new();
+    let mut rejections = Vec::new();
+    for (number, received) in events.iter().enumerate() {
+        match &received.event {
+            Event::OrderPlaced(order) => {
+                placed.insert(order.order_id);
+            }
+            Event::CancelRequested(cancel)
+                if !before.contains_key(&cancel.order_id) && !placed.contains(&cancel.order_id) =>
+            {
+                rejections.push(Rejection {
+                    event: number,
+                    code: "unknown_order",
+                    detail: "no order was placed under this id".to_owned(),
+                });
+            }
+            _ => {}
+        }
+    }
+    if rejections.is_empty() { Ok(()) } else { Err(Fault::Rejected(rejections)) }
+}
+
+fn status_changes(before: &HashMap<OrderId, String>, after: &HashMap<OrderId, Updated>) -> BTreeMap<String, i64> {
+    let mut changes: BTreeMap<String, i64> = BTreeMap::new();
+    for (order, updated) in after {
+        *changes.entry(updated.status.clone()).or_default() += 1;
+        if let Some(old) = before.get(order) {
+            *changes.entry(old.clone()).or_default() -= 1;
+        }
+    }
+    changes
+}
+
+async fn count_statuses(
+    db: &mut PgConnection,
+    events: &[Received],
+    changes: &BTreeMap<String, i64>,
+) -> Result<(), Fault> {
+    let Some(first) = events.first() else { return Ok(()) };
+    orders::add_status_counts(db, &first.source.topic, first.source.partition, changes).await?;
+    Ok(())
+}
+
+/// Orders that this batch made final.
+fn finished(
+    events: &[Received],
+    before: &HashMap<OrderId, String>,
+    after: &HashMap<OrderId, Updated>,
+) -> Vec<Finished> {
+    let mut seen = HashSet::new();
+    events
+        .iter()
+        .enumerate()
+        .filter_map(|(cause, received)| {
+            let updated = after.get(&received.order_id())?;
+            let status = final_status(&updated.status)?;
+            let was_final = before.get(&updated.order_id).is_some_and(|old| final_status(old).is_some());
+            if was_final || !seen.insert(updated.order_id) {
+                return None;
+            }
+            let placed_at: Timestamp = updated.placed_at?;
+            Some(Finished { status, seconds: received.time.seconds_since(placed_at), cause })
+        })
+        .collect()
+}
+
+fn final_status(status: &str) -> Option<&'static str> {
+    ["shipped", "rejected", "declined", "cancelled"].into_iter().find(|known| *known == status)
+}
+
+fn as_count(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

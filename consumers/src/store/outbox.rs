@@ -1,0 +1,91 @@
+//! `outbox`: effects that are decided and not yet known to be out, one row per batch.
+
+use sqlx::{PgConnection, Row};
+
+use super::progress::Claim;
+
+/// Names an outbox row: the batch of this partition that ended before `next_offset`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) next_offset: i64,
+}
+
+/// An encoded batch of effects.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) key: Key,
+    pub(crate) effects: Vec<u8>,
+}
+
+pub(crate) async fn insert(
+    db: &mut PgConnection,
+    stage: &str,
+    key: &Key,
+    effects: &[u8],
+    count: usize,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into outbox (stage, topic, partition, next_offset, effects, effect_count)
+         values ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(stage)
+    .bind(&key.topic)
+    .bind(key.partition)
+    .bind(key.next_offset)
+    .bind(effects)
+    .bind(i32::try_from(count).unwrap_or(i32::MAX))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Rows of one partition, oldest batch first.
+pub(crate) async fn pending(
+    db: &mut PgConnection,
+    stage: &str,
+    claim: &Claim,
+) -> Result<Vec<Pending>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select next_offset, effects
+           from outbox
+          where stage = $1 and topic = $2 and partition = $3
+          order by next_offset",
+    )
+    .bind(stage)
+    .bind(&claim.topic)
+    .bind(claim.partition)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let key = Key {
+                topic: claim.topic.clone(),
+                partition: claim.partition,
+                next_offset: row.try_get(0)?,
+            };
+            Ok(Pending { key, effects: row.try_get(1)? })
+        })
+        .collect()
+}
+
+/// Forgets batches whose every effect was acknowledged. Safe from anyone at any time.
+pub(crate) async fn delete(db: &mut PgConnection, stage: &str, keys: &[Key]) -> Result<(), sqlx::Error> {
+    let topics: Vec<&str> = keys.iter().map(|key| key.topic.as_str()).collect();
+    let partitions: Vec<i32> = keys.iter().map(|key| key.partition).collect();
+    let offsets: Vec<i64> = keys.iter().map(|key| key.next_offset).collect();
+    sqlx::query(
+        "delete from outbox
+          using unnest($2::text[], $3::integer[], $4::bigint[]) as done (topic, partition, next_offset)
+          where outbox.stage = $1 and outbox.topic = done.topic
+            and outbox.partition = done.partition and outbox.next_offset = done.next_offset",
+    )
+    .bind(stage)
+    .bind(topics)
+    .bind(partitions)
+    .bind(offsets)
+    .execute(db)
+    .await?;
+    Ok(())
+}

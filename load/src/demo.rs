@@ -1,0 +1,236 @@
+//! `order-load demo`: everything, once, before your eyes.
+//!
+//! Promises that whatever happens, Ctrl-C included, what it started is stopped in order: first the programs, then the
+//! servers. A stack that was there before is left as it was found.
+
+mod progress;
+mod signals;
+mod summary;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use producers::generate::{Generator, Mix};
+use schemas::Timestamp;
+use stack::{Down, Ports, Progress, Stack, StackOptions};
+use tokio::task::spawn_blocking;
+
+use self::progress::Counting;
+use self::signals::Signals;
+use self::summary::Summary;
+use crate::eventually::eventually;
+use crate::orders::{Client, Run};
+use crate::pipeline::{Pipeline, READY_PATIENCE, STOP_PATIENCE, Setup, free_addresses};
+use crate::process::Process;
+
+/// How long orders may take after the last one was accepted, before the demo gives up: far beyond a healthy second.
+const FINAL_PATIENCE: Duration = Duration::from_secs(120);
+const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
+/// Every 33rd order is cancelled right after it was accepted.
+const CANCEL_EVERY: u64 = 33;
+/// How often it is asked whether the programs are still there while people look around.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// As a shell counts an end by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+/// What to show.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// How many orders to place.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub orders: u32,
+
+    /// Stop everything after the verdict; the exit status is 0 only if every order is accounted for.
+    #[arg(long)]
+    pub once: bool,
+
+    /// `default`: the documented ports (API 8080, Kafka 9092, Postgres 5432). `free`: any that are free.
+    #[arg(long, env = "ORDER_STACK_PORTS", value_enum, default_value = "default")]
+    pub ports: PortChoice,
+
+    /// Where the servers keep everything they write.
+    #[arg(long, env = "ORDER_STACK_DIR", default_value = ".stack", value_name = "DIR")]
+    pub state_dir: PathBuf,
+}
+
+/// Where the demo listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "documented at the argument")]
+pub enum PortChoice {
+    Default,
+    Free,
+}
+
+/// How the stack was found, and so how to leave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Stopped,
+    Running,
+}
+
+/// Brings everything up, places orders, tells what became of them, and takes everything down.
+pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let signals = Signals::listen()?;
+    let (stack, found) = match up(&args, &signals).await {
+        Ok(up) => up,
+        Err(_) if signals.came() => return Ok(ExitCode::from(INTERRUPTED)),
+        Err(error) => return Err(error),
+    };
+    let mut show = Show { args: &args, programs: Vec::new(), verdict: None };
+    let shown = tokio::select! {
+        shown = show.run(&stack) => shown,
+        () = signals.wait() => Ok(()),
+    };
+    let Show { programs, verdict, .. } = show;
+    let stopped = stop(programs).await;
+    let left = leave(stack, found).await;
+    shown.and(stopped).and(left)?;
+    Ok(match verdict {
+        Some(true) => ExitCode::SUCCESS,
+        Some(false) => ExitCode::FAILURE,
+        None => ExitCode::from(INTERRUPTED),
+    })
+}
+
+async fn up(args: &DemoArgs, signals: &Signals) -> anyhow::Result<(Stack, Found)> {
+    let is_new = Stack::attach(&args.state_dir).is_err();
+    let options = StackOptions {
+        ports: match args.ports {
+            PortChoice::Default => Ports::Default,
+            PortChoice::Free => Ports::Free,
+        },
+        progress: Progress::on_stderr(),
+        interrupt: signals.interrupt(),
+        ..StackOptions::new(&args.state_dir)
+    };
+    let stack = spawn_blocking(move || Stack::up(&options)).await.context("the thread that starts servers ended")??;
+    let found = match (is_new, stack.found_running()) {
+        (true, _) => Found::Nothing,
+        (false, true) => Found::Running,
+        (false, false) => Found::Stopped,
+    };
+    Ok((stack, found))
+}
+
+async fn leave(stack: Stack, found: Found) -> anyhow::Result<()> {
+    let down = move || match found {
+        Found::Nothing => stack.down(Down::RemoveEverything),
+        Found::Stopped => stack.down(Down::KeepData),
+        Found::Running => Ok(()),
+    };
+    spawn_blocking(down).await.context("the thread that stops servers ended")?.context("take the servers down")
+}
+
+/// All at once, because each may take its whole time.
+async fn stop(programs: Vec<Process>) -> anyhow::Result<()> {
+    let stopping = programs.into_iter().map(|mut program| async move { program.stop(STOP_PATIENCE).await });
+    futures::future::join_all(stopping).await.into_iter().collect()
+}
+
+/// The demo itself, once servers are up.
+struct Show<'a> {
+    args: &'a DemoArgs,
+    programs: Vec<Process>,
+    /// Whether the auditor was content, once it has spoken.
+    verdict: Option<bool>,
+}
+
+impl Show<'_> {
+    /// Returns after the verdict with `--once`, and never otherwise unless something breaks.
+    async fn run(&mut self, stack: &Stack) -> anyhow::Result<()> {
+        let pipeline = Pipeline::documented(stack)?;
+        say("tables, topics, stock");
+        pipeline.set_up(Setup::default()).await?;
+        let client = self.start(&pipeline).await?;
+        let mut summary = self.place(&pipeline, &client).await?;
+
+        let (report, is_good) = pipeline.audit_for_people(AUDIT_PATIENCE).await?;
+        let (report, verdict) = split_last_line(&report)?;
+        summary.measure(&mut pipeline.tables().await?, &self.programs[1]).await?;
+        summary.print(report, verdict)?;
+        self.verdict = Some(is_good);
+        if self.args.once { Ok(()) } else { self.watch().await }
+    }
+
+    async fn start(&mut self, pipeline: &Pipeline) -> anyhow::Result<Client> {
+        let [api, producer_admin, consumer_admin] = match self.args.ports {
+            PortChoice::Default => [8080, 9101, 9102].map(|port| ([127, 0, 0, 1], port).into()),
+            PortChoice::Free => free_addresses()?,
+        };
+        say("order-producer and order-consumer");
+        self.programs.push(Process::start(pipeline.producer(api, producer_admin))?);
+        self.programs.push(Process::start(pipeline.stages("consumer", &[], consumer_admin))?);
+        for program in &mut self.programs {
+            program.ready(READY_PATIENCE).await?;
+        }
+        Client::new(api)
+    }
+
+    /// Places the orders and waits for their end.
+    async fn place(&self, pipeline: &Pipeline, client: &Client) -> anyhow::Result<Summary> {
+        let mut tables = pipeline.tables().await?;
+        let before = final_orders(&mut tables).await?;
+        let count = u64::from(self.args.orders);
+        let orders = Generator::new(Mix::default()).take(self.args.orders as usize);
+        let run = Run { cancel_every: CANCEL_EVERY, ..Run::default() };
+        let counting = Counting::of(count);
+        let begun = (Timestamp::now(), Instant::now());
+
+        let placing = async {
+            let placed = client.place_all(orders, &run, |_| counting.accepted()).await?;
+            anyhow::Ok((placed, begun.1.elapsed()))
+        };
+        let patience = FINAL_PATIENCE + run.patience;
+        let ending = eventually(patience, "every order is final", async || {
+            let ended = final_orders(&mut tables).await?.saturating_sub(before);
+            counting.are_final(ended);
+            anyhow::ensure!(ended >= count, "{ended} of {count} orders are final");
+            Ok(())
+        });
+        let ((placed, accepting), ()) = tokio::try_join!(placing, ending)?;
+        counting.finish();
+        let cancelled = placed.iter().filter(|order| order.cancel.is_some()).count();
+        Ok(Summary::new(begun.0, placed.len(), cancelled, accepting, client, &self.programs))
+    }
+
+    /// Stays until something breaks.
+    async fn watch(&mut self) -> anyhow::Result<()> {
+        say("everything stays up; Ctrl-C stops it");
+        loop {
+            for program in &mut self.programs {
+                if let Some(status) = program.poll()? {
+                    bail!("{} ended with {status}", program.name());
+                }
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+}
+
+async fn final_orders(tables: &mut crate::pipeline::Tables) -> anyhow::Result<u64> {
+    let statuses = tables.orders_by_status().await?;
+    let last = ["shipped", "rejected", "declined", "cancelled"];
+    let orders: i64 = last.iter().filter_map(|status| statuses.get(*status)).sum();
+    Ok(orders.unsigned_abs())
+}
+
+fn split_last_line(report: &str) -> anyhow::Result<(&str, &str)> {
+    let report = report.trim_end();
+    let (rest, last) = report.rsplit_once('\n').unwrap_or(("", report));
+    anyhow::ensure!(last.contains("reconciled:"), "the auditor came to no verdict: {last}");
+    Ok((rest, last))
+}
+
+/// What goes on, for the person at the terminal; results go to standard output.
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Of a path or a URL beside what it shows.
+fn look_at(url: &str, what: &str) -> String {
+    format!("  {url:<52}{what}\n")
+}

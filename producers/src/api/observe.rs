@@ -1,0 +1,66 @@
+//! What every request gets, whoever answers it: a trace, a count, a duration.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::metrics::{Endpoint, HttpMetrics};
+use crate::trace::{TRACEPARENT, TraceContext};
+
+/// Observes one route.
+#[derive(Clone, Debug)]
+pub(super) struct Observer {
+    pub(super) metrics: Arc<HttpMetrics>,
+    pub(super) endpoint: Endpoint,
+}
+
+/// Gives the request its trace and its answer the same, and records how it went.
+pub(super) async fn observe(
+    State(observer): State<Observer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let trace = TraceContext::from_headers(request.headers());
+    request.extensions_mut().insert(trace);
+    let mut running = Running {
+        observer,
+        method: request.method().clone(),
+        trace,
+        started: Instant::now(),
+        // "Client closed request", as nginx counts it: what remains when nobody waits for the answer any more.
+        status: StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT),
+    };
+    let mut response = next.run(request).await;
+    running.status = response.status();
+    response.headers_mut().insert(TRACEPARENT, trace.header());
+    response
+}
+
+/// Records the request when it ends, also when its client left and the handler was dropped.
+struct Running {
+    observer: Observer,
+    method: Method,
+    trace: TraceContext,
+    started: Instant,
+    status: StatusCode,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Observer { metrics, endpoint } = &self.observer;
+        let duration = self.started.elapsed();
+        metrics.answered(&self.method, *endpoint, self.status, duration, Some(&self.trace));
+        tracing::debug!(
+            method = %self.method,
+            endpoint = endpoint.template(),
+            status = self.status.as_u16(),
+            duration_seconds = duration.as_secs_f64(),
+            trace_id = self.trace.trace_id(),
+            "request"
+        );
+    }
+}

@@ -12,5 +12,9 @@ pub mod migrate;
 pub mod topics;
 pub mod stock;
 pub mod status;
+pub mod dead_letters;
+pub mod progress_tool;
 mod outside;
 mod store;
+#[cfg(test)]
+mod test_database;

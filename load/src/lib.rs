@@ -9,3 +9,4 @@ pub mod pipeline;
 pub mod orders;
 pub mod records;
 pub mod demo;
+pub mod bench;

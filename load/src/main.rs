@@ -4,6 +4,7 @@ use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use load::bench::{self, BenchArgs};
 use load::demo::{self, DemoArgs};
 
 /// Drives the pipeline from outside: brings it up, places orders, and proves what became of them.
@@ -20,6 +21,10 @@ enum Command {
     ///
     /// The last line is the auditor's verdict. Ctrl-C stops everything that this command started and removes it.
     Demo(DemoArgs),
+    /// Measure throughput, CPU and memory beside what the servers themselves can do
+    ///
+    /// Brings up servers of its own on free ports and removes them afterwards. Takes a few minutes.
+    Bench(BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +32,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| match command {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
+        Command::Bench(args) => runtime.block_on(bench::run(args)),
     });
     match ended {
         Ok(code) => code,

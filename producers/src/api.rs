@@ -162,4 +162,3 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     // The panic hook has told what happened and where.
     axum::response::IntoResponse::into_response(Problem::Internal)
 }
-

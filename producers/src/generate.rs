@@ -79,7 +79,8 @@ impl Generator {
         if random.random_bool(self.mix.out_of_stock_ratio) {
             items[0].sku = format!("SKU-SCARCE-{:02}", random.random_range(0..SCARCE_SKUS));
         } else if random.random_bool(self.mix.decline_ratio) {
-            items[0].unit_price_cents = CARD_LIMIT_CENTS + random.random_range(1..=CARD_LIMIT_CENTS);
+            items[0].unit_price_cents =
+                CARD_LIMIT_CENTS + random.random_range(1..=CARD_LIMIT_CENTS);
         }
         let currency = if random.random_bool(0.9) { "EUR" } else { "USD" };
         OrderRequest {
@@ -138,7 +139,8 @@ impl OrderRequest {
         });
         let items = items.collect::<Option<Vec<_>>>()?;
         let order =
-            NewOrder::new(self.customer_id.parse().ok()?, self.currency.parse().ok()?, items).ok()?;
+            NewOrder::new(self.customer_id.parse().ok()?, self.currency.parse().ok()?, items)
+                .ok()?;
         Some(Event::OrderPlaced(order.placed(order_id, placed_at)))
     }
 }
@@ -160,9 +162,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_makes_the_same_orders_and_another_seed_others() {
-        let orders = |seed| -> Vec<_> {
-            Generator::new(Mix { seed, ..Mix::default() }).take(100).collect()
-        };
+        let orders =
+            |seed| -> Vec<_> { Generator::new(Mix { seed, ..Mix::default() }).take(100).collect() };
 
         assert_eq!(orders(7), orders(7));
         assert_ne!(orders(7), orders(8));
@@ -193,8 +194,11 @@ mod tests {
     fn a_mix_without_failures_has_none() {
         let mix = Mix { decline_ratio: 0.0, out_of_stock_ratio: 0.0, skus: 1, ..Mix::default() };
         for order in Generator::new(mix).take(1_000) {
-            let total: i64 =
-                order.items.iter().map(|item| i64::from(item.quantity) * item.unit_price_cents).sum();
+            let total: i64 = order
+                .items
+                .iter()
+                .map(|item| i64::from(item.quantity) * item.unit_price_cents)
+                .sum();
             assert!(total <= CARD_LIMIT_CENTS);
             assert!(order.items.iter().all(|item| item.sku == "SKU-00000"));
         }

@@ -78,9 +78,13 @@ async fn run(pool: PgPool, mut queue: mpsc::Receiver<Question>) {
             }
             outcome => {
                 let error = outcome.ok().and_then(Result::err);
-                let reason = error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
+                let reason =
+                    error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
                 if paused_until.is_none() {
-                    tracing::warn!(reason, "idempotency keys are not looked up in the projection for now");
+                    tracing::warn!(
+                        reason,
+                        "idempotency keys are not looked up in the projection for now"
+                    );
                 }
                 paused_until = Some(Instant::now() + PAUSE);
             }

@@ -4,11 +4,11 @@ use std::io::{self, BufWriter, Write, stderr, stdout};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use producers::api;
 use producers::generate::{Generator, Mix};
 use producers::kafka::KafkaArgs;
 use producers::publish::{self, Ended, PublishArgs};
 use producers::serve::{self, Mistakes, ServeArgs};
-use producers::api;
 use telemetry::logs::{self, LogArgs};
 
 #[global_allocator]
@@ -16,11 +16,14 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Puts orders into the pipeline: over HTTP, or from a file.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   order-producer serve                                      the API on 127.0.0.1:8080
   order-producer generate --count 1000 > orders.ndjson      make orders
   order-producer publish orders.ndjson                      and publish them
-  order-producer openapi > openapi.json                     the API, described")]
+  order-producer openapi > openapi.json                     the API, described"
+)]
 struct Cli {
     #[command(flatten)]
     kafka: KafkaArgs,

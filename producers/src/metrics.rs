@@ -69,9 +69,8 @@ struct Series {
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "other"];
 
 /// Every status this API answers. 499 is an answer nobody waited for; 0 would be a mistake in this list.
-const STATUSES: [u16; 19] = [
-    200, 202, 400, 404, 405, 408, 409, 411, 413, 415, 417, 422, 429, 431, 499, 500, 503, 504, 0,
-];
+const STATUSES: [u16; 19] =
+    [200, 202, 400, 404, 405, 408, 409, 411, 413, 415, 417, 422, 429, 431, 499, 500, 503, 504, 0];
 
 /// Around what is promised: an acknowledged write in milliseconds, the deadline at ten seconds, a long poll of thirty.
 const BUCKETS: [f64; 14] =

@@ -193,7 +193,8 @@ macro_rules! select_orders {
 
 /// One order.
 pub async fn order(pool: &PgPool, order: OrderId) -> sqlx::Result<Option<OrderView>> {
-    let row = query(select_orders!("where order_id = $1")).bind(order.0).fetch_optional(pool).await?;
+    let row =
+        query(select_orders!("where order_id = $1")).bind(order.0).fetch_optional(pool).await?;
     row.as_ref().map(order_view).transpose()
 }
 

@@ -96,7 +96,8 @@ pub async fn run(args: PublishArgs, kafka: KafkaArgs) -> anyhow::Result<Ended> {
         bail!("--resume needs a file: standard input cannot be read from the middle");
     }
     let shutdown = Shutdown::on_signals(GRACE)?;
-    let publisher = Publisher::connect(&kafka, &PublisherSettings::default(), "order-producer-publish")?;
+    let publisher =
+        Publisher::connect(&kafka, &PublisherSettings::default(), "order-producer-publish")?;
     let topic = OrdersTopic::new(&kafka.topic_prefix);
     let (reach, name) = (publisher.clone(), topic.name().to_owned());
     // Before anything is read: a wrong address or a missing topic should say so at once.
@@ -151,6 +152,10 @@ async fn pump(
     let mut stopped = None;
     let mut at_end = false;
     loop {
+        let nothing_to_send = stopped.is_some() || (at_end && waiting.is_none());
+        if nothing_to_send && under_way.is_empty() {
+            break;
+        }
         let room = under_way.len() < WINDOW && stopped.is_none();
         tokio::select! {
             biased;
@@ -178,7 +183,6 @@ async fn pump(
                 Some(chunk) => waiting = Some(chunk?),
                 None => at_end = true,
             },
-            else => break,
         }
     }
     if let Some(checkpoint) = &mut checkpoint {

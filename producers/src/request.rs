@@ -101,7 +101,8 @@ fn read(body: &[u8]) -> Result<Draft<'_>, RequestError> {
     serde_json::from_slice(body).map_err(|error| {
         if error.is_data() {
             // The only complaint of this kind: some other JSON value than an object.
-            let violation = Violation { pointer: String::new(), message: "must be an object".into() };
+            let violation =
+                Violation { pointer: String::new(), message: "must be an object".into() };
             RequestError::Invalid(vec![violation])
         } else {
             RequestError::Malformed(error.to_string())
@@ -162,7 +163,9 @@ impl Found {
 
     fn integer(&mut self, pointer: &str, field: Field<'_>, min: i64, max: i64) -> Option<i64> {
         match field {
-            Field::Is(Scalar::Integer(value)) if (min..=max).contains(&value) => return Some(value),
+            Field::Is(Scalar::Integer(value)) if (min..=max).contains(&value) => {
+                return Some(value);
+            }
             Field::Is(_) => {
                 let mut message = String::with_capacity(64);
                 write!(message, "must be an integer from {min} to {max}")

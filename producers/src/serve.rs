@@ -73,7 +73,9 @@ pub async fn run(args: ServeArgs, kafka: KafkaArgs) -> anyhow::Result<()> {
         .with_context(|| format!("binding {} for the API", args.listen))?;
     let admin = args.admin_listen();
     // Operators see the process until it is gone, also while it drains.
-    let admin = telemetry::admin::serve(admin, Arc::new(metrics), readiness.clone(), Shutdown::new()).await?;
+    let admin =
+        telemetry::admin::serve(admin, Arc::new(metrics), readiness.clone(), Shutdown::new())
+            .await?;
     let listen = listener.local_addr().context("reading the bound address")?;
     checks.once().await;
     tracing::info!(%listen, %admin, topic = checks.topic, "serving");
@@ -155,7 +157,8 @@ impl Checks {
         self.readiness.set("kafka", kafka);
         if let Some(pool) = &self.pool {
             // Orders are taken without Postgres: it being away must not take this process out of service.
-            let answered = matches!(timeout(CHECK_PATIENCE, projection::ping(pool)).await, Ok(Ok(())));
+            let answered =
+                matches!(timeout(CHECK_PATIENCE, projection::ping(pool)).await, Ok(Ok(())));
             if self.database_answers.swap(answered, Ordering::Relaxed) != answered {
                 tracing::warn!(answered, "Postgres: whether orders can be read has changed");
             }

@@ -25,18 +25,23 @@ impl TraceContext {
 
     /// The caller's trace, or a new one when it sent none that is valid.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        headers.get(TRACEPARENT).and_then(|value| Self::parse(value.as_bytes())).unwrap_or_else(Self::fresh)
+        headers
+            .get(TRACEPARENT)
+            .and_then(|value| Self::parse(value.as_bytes()))
+            .unwrap_or_else(Self::fresh)
     }
 
     /// Reads a header. Later versions are read as far as version 00 goes, as the specification asks.
     pub fn parse(value: &[u8]) -> Option<Self> {
-        let hex = |range: &[u8]| range.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+        let hex =
+            |range: &[u8]| range.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
         let known: &[u8; 55] = value.first_chunk()?;
         let (version, rest) = (&known[..2], &value[55..]);
         let dashes = [2, 35, 52].iter().all(|&at| known[at] == b'-');
         let parts = hex(version) && hex(&known[3..35]) && hex(&known[36..52]) && hex(&known[53..]);
         let length = rest.is_empty() || (version != b"00" && rest[0] == b'-');
-        let ids = known[3..35].iter().any(|&b| b != b'0') && known[36..52].iter().any(|&b| b != b'0');
+        let ids =
+            known[3..35].iter().any(|&b| b != b'0') && known[36..52].iter().any(|&b| b != b'0');
         if !(dashes && parts && length && ids && version != b"ff") {
             return None;
         }
@@ -59,7 +64,8 @@ impl TraceContext {
 
     /// The whole header.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("hexadecimal digits and dashes, checked when it was made")
+        std::str::from_utf8(&self.0)
+            .expect("hexadecimal digits and dashes, checked when it was made")
     }
 
     /// The 32 digits that name the trace.
@@ -69,7 +75,8 @@ impl TraceContext {
 
     /// The header of an answer.
     pub fn header(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).expect("hexadecimal digits and dashes are a header's value")
+        HeaderValue::from_bytes(&self.0)
+            .expect("hexadecimal digits and dashes are a header's value")
     }
 }
 

@@ -153,22 +153,37 @@ pub fn decode<'a, H>(topic: Topic, record: RawRecord<'a, H>) -> Result<Decoded, 
 where
     H: Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
 {
+    let decoded = decode_wanted(topic, record, &EventType::ALL)?;
+    Ok(decoded.expect("every type is wanted"))
+}
+
+/// Like [`decode`], for a reader that acts on some types only: the data of the others is not looked at (`None`), their
+/// envelope is.
+pub fn decode_wanted<'a, H>(
+    topic: Topic,
+    record: RawRecord<'a, H>,
+    wanted: &[EventType],
+) -> Result<Option<Decoded>, DecodeError>
+where
+    H: Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+{
     let value = record.value.ok_or(DecodeError::NullValue)?;
     if value.len() > MAX_VALUE_BYTES {
         return Err(DecodeError::TooLarge(value.len()));
     }
-    let key =
-        OrderId::from_key(record.key.ok_or(DecodeError::NullKey)?).ok_or(DecodeError::BadKey)?;
-    let found = Headers::collect(record.headers);
-    let (envelope, replay_of) = found.envelope()?;
+    let key = OrderId::from_key(record.key.ok_or(DecodeError::NullKey)?).ok_or(DecodeError::BadKey)?;
+    let (envelope, replay_of) = Headers::collect(record.headers).envelope()?;
     if envelope.event_type.topic() != topic {
         return Err(DecodeError::WrongTopic(envelope.event_type.as_str()));
+    }
+    if !wanted.contains(&envelope.event_type) {
+        return Ok(None);
     }
     let event = envelope.event_type.decode(value).map_err(DecodeError::BadData)?;
     if event.order_id() != key {
         return Err(DecodeError::KeyMismatch);
     }
-    Ok(Decoded { envelope, event, replay_of })
+    Ok(Some(Decoded { envelope, event, replay_of }))
 }
 
 /// The headers that matter, as found.

@@ -26,7 +26,8 @@ pub(super) enum State {
 }
 
 impl State {
-    const ALL: [Self; 5] = [Self::Open, Self::Parked, Self::Replaying, Self::Replayed, Self::Discarded];
+    const ALL: [Self; 5] =
+        [Self::Open, Self::Parked, Self::Replaying, Self::Replayed, Self::Discarded];
     /// Those that keep later events of their order from being applied.
     pub(super) const WAITING: [Self; 3] = [Self::Open, Self::Parked, Self::Replaying];
 
@@ -81,7 +82,11 @@ fn known_code(text: &str) -> Result<String, String> {
     one_of("code", text, DecodeError::CODES.into_iter().chain(STAGE_CODES).chain([PARKED]))
 }
 
-fn one_of(what: &str, text: &str, names: impl Iterator<Item = &'static str>) -> Result<String, String> {
+fn one_of(
+    what: &str,
+    text: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> Result<String, String> {
     let names: Vec<&str> = names.collect();
     if names.contains(&text) {
         return Ok(text.to_owned());

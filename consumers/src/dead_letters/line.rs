@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::rows::{Letter, Line, Waiting};
 use super::filter::State;
+use super::rows::{Letter, Line, Waiting};
 use crate::store::dead_letters::PARKED;
 
 /// The next step of a line.
@@ -28,11 +28,6 @@ pub(super) fn next(waiting: &[Waiting], chosen: &HashSet<i64>) -> Next {
         Some(first) if chosen.contains(&first.id) || first.is_sound() => Next::Replay(first.id),
         Some(first) => Next::Blocked(first.id),
     }
-}
-
-/// How many letters of a line would go if each one were applied.
-pub(super) fn would_go(waiting: &[Waiting], chosen: &HashSet<i64>) -> usize {
-    waiting.iter().take_while(|letter| chosen.contains(&letter.id) || letter.is_sound()).count()
 }
 
 /// The lines that these letters stand in.
@@ -80,7 +75,6 @@ mod tests {
         assert_eq!(next(&line[2..], &chosen), Next::Replay(6));
         assert_eq!(next(&line[3..], &chosen), Next::Blocked(8));
         assert_eq!(next(&[], &chosen), Next::Done);
-        assert_eq!(would_go(&line, &chosen), 3);
     }
 
     #[test]
@@ -92,6 +86,9 @@ mod tests {
 
     #[test]
     fn a_letter_left_on_its_way_by_a_crash_goes_again() {
-        assert_eq!(next(&[waiting(5, State::Replaying, "bad_data")], &HashSet::new()), Next::Replay(5));
+        assert_eq!(
+            next(&[waiting(5, State::Replaying, "bad_data")], &HashSet::new()),
+            Next::Replay(5)
+        );
     }
 }

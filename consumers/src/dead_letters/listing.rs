@@ -115,7 +115,10 @@ pub(super) fn table(letters: &[Letter], now: Timestamp) -> String {
             ]
         })
         .collect();
-    text::table(["ID", "STAGE", "CODE", "STATE", "ORDER", "RECORD", "AGE", "ATTEMPTS", "BEHIND"], &rows)
+    text::table(
+        ["ID", "STAGE", "CODE", "STATE", "ORDER", "RECORD", "AGE", "ATTEMPTS", "BEHIND"],
+        &rows,
+    )
 }
 
 impl Whole<'_> {
@@ -146,7 +149,12 @@ impl Whole<'_> {
             elsewhere: self
                 .elsewhere
                 .iter()
-                .map(|other| ElsewhereRow { id: other.id, stage: &other.stage, state: other.state, code: &other.code })
+                .map(|other| ElsewhereRow {
+                    id: other.id,
+                    stage: &other.stage,
+                    state: other.state,
+                    code: &other.code,
+                })
                 .collect(),
         })
     }
@@ -155,7 +163,8 @@ impl Whole<'_> {
     pub(super) fn text(&self, now: Timestamp) -> String {
         let letter = self.letter;
         let mut text = String::new();
-        let mut facts = |name: &str, fact: &str| text.push_str(&format!("{name:<10} {}\n", safe(fact)));
+        let mut facts =
+            |name: &str, fact: &str| text.push_str(&format!("{name:<10} {}\n", safe(fact)));
         facts("id", &letter.id.to_string());
         facts("stage", &letter.stage);
         facts("state", &format!("{}, attempt {}", letter.state.as_str(), letter.attempts));
@@ -163,22 +172,42 @@ impl Whole<'_> {
         facts("detail", &letter.detail);
         facts("order", &or_dash(letter.order_id));
         facts("event", &or_dash(letter.event_id));
-        facts("record", &format!("{}, appended {}", place(letter), text::time(letter.record_micros)));
+        facts(
+            "record",
+            &format!("{}, appended {}", place(letter), text::time(letter.record_micros)),
+        );
         let (created, updated) = (letter.created_micros, letter.updated_micros);
-        facts("set aside", &format!("{} ({} ago)", text::time(Some(created)), text::age(created, now)));
-        facts("changed", &format!("{} ({} ago)", text::time(Some(updated)), text::age(updated, now)));
+        facts(
+            "set aside",
+            &format!("{} ({} ago)", text::time(Some(created)), text::age(created, now)),
+        );
+        facts(
+            "changed",
+            &format!("{} ({} ago)", text::time(Some(updated)), text::age(updated, now)),
+        );
         text.push_str(&section("headers", &self.headers()));
         text.push_str(&bytes_section("key", self.content.key.as_deref()));
         text.push_str(&bytes_section("value", self.content.value.as_deref()));
         let (before, behind) = self.around();
         text.push_str(&section("waits behind", &waiting(before)));
         text.push_str(&section("waiting behind it", &waiting(behind)));
-        let elsewhere: Vec<String> = self.elsewhere.iter().map(|l| format!("{}  {}  {}  {}", l.id, l.stage, l.state.as_str(), l.code)).collect();
+        let elsewhere: Vec<String> = self
+            .elsewhere
+            .iter()
+            .map(|l| format!("{}  {}  {}  {}", l.id, l.stage, l.state.as_str(), l.code))
+            .collect();
         text.push_str(&section("the same record at other stages", &elsewhere));
         let actions: Vec<String> = self
             .actions
             .iter()
-            .map(|action| format!("{}  {}  {}", text::time(Some(action.taken_micros)), action.actor, action.action))
+            .map(|action| {
+                format!(
+                    "{}  {}  {}",
+                    text::time(Some(action.taken_micros)),
+                    action.actor,
+                    action.action
+                )
+            })
             .collect();
         text.push_str(&section("actions", &actions));
         text
@@ -189,7 +218,11 @@ impl Whole<'_> {
             None => "(no value)".to_owned(),
             Some(value) => text::bytes(value).replace('\n', " "),
         };
-        self.content.headers.iter().map(|(name, value)| format!("{name}: {}", shown(value))).collect()
+        self.content
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", shown(value)))
+            .collect()
     }
 
     /// What waits before it and behind it; nothing when it waits no more.
@@ -202,7 +235,10 @@ impl Whole<'_> {
 }
 
 fn waiting(letters: &[Waiting]) -> Vec<String> {
-    letters.iter().map(|letter| format!("{}  {}  {}", letter.id, letter.state.as_str(), letter.code)).collect()
+    letters
+        .iter()
+        .map(|letter| format!("{}  {}  {}", letter.id, letter.state.as_str(), letter.code))
+        .collect()
 }
 
 /// Lines under a headline; nothing when there are none.
@@ -260,7 +296,10 @@ mod tests {
 
         let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         let nil = Uuid::nil().to_string();
-        assert_eq!(words, ["12", "inventory", "bad_data", "open", &nil, "orders[3]@17", "1m", "1", "1"]);
+        assert_eq!(
+            words,
+            ["12", "inventory", "bad_data", "open", &nil, "orders[3]@17", "1m", "1", "1"]
+        );
     }
 
     #[test]
@@ -277,12 +316,17 @@ mod tests {
             value: Some(evil.clone()),
             headers: vec![("\u{1b}[2J".to_owned(), Some(evil)), ("none".to_owned(), None)],
         };
-        let line = [12, 13].map(|id| Waiting { id, state: State::Parked, code: "parked".to_owned() });
-        let whole = Whole { letter: &letter, content: &content, actions: &[], line: &line, elsewhere: &[] };
+        let line =
+            [12, 13].map(|id| Waiting { id, state: State::Parked, code: "parked".to_owned() });
+        let whole =
+            Whole { letter: &letter, content: &content, actions: &[], line: &line, elsewhere: &[] };
 
         let (text, json) = (whole.text(Timestamp::now()), whole.json().unwrap());
 
-        assert!(text.chars().all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}')), "{text:?}");
+        assert!(
+            text.chars().all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}')),
+            "{text:?}"
+        );
         assert!(json.trim_end().chars().all(|c| !(c.is_control() || c == '\u{202e}')), "{json:?}");
         assert!(text.contains("none: (no value)"), "{text}");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -31,11 +31,16 @@ impl Correction {
 }
 
 /// What is published for a letter; the error says why its stage would reject it again, so that it is not published.
-pub(super) fn prepare(content: Content, correction: &Correction, prefix: &TopicPrefix) -> Result<Replayed, String> {
+pub(super) fn prepare(
+    content: Content,
+    correction: &Correction,
+    prefix: &TopicPrefix,
+) -> Result<Replayed, String> {
     let role = prefix.role_of(&content.topic).ok_or_else(|| {
         format!("{} is no topic of this pipeline; is --topic-prefix right?", content.topic)
     })?;
-    let stage = stages::find(&content.stage).ok_or_else(|| format!("this build has no stage {}", content.stage))?;
+    let stage = stages::find(&content.stage)
+        .ok_or_else(|| format!("this build has no stage {}", content.stage))?;
     // As stages do, the one spelling of an order's key.
     let key = correction.key.map(|order| OrderId(order).to_string().into_bytes()).or(content.key);
     let value = correction.value.clone().or(content.value);
@@ -56,7 +61,12 @@ pub(super) fn prepare(content: Content, correction: &Correction, prefix: &TopicP
         return Err(format!("{} does not act on {}; discard it", stage.name, event_type.as_str()));
     }
     // Both are there, or it could not have been read.
-    Ok(Replayed { topic: content.topic, key: key.unwrap_or_default(), value: value.unwrap_or_default(), headers })
+    Ok(Replayed {
+        topic: content.topic,
+        key: key.unwrap_or_default(),
+        value: value.unwrap_or_default(),
+        headers,
+    })
 }
 
 #[cfg(test)]
@@ -101,7 +111,10 @@ mod tests {
 
         let record = prepare(content.clone(), &Correction::default(), &prefix()).unwrap();
 
-        assert_eq!((record.topic, Some(record.key), Some(record.value)), (content.topic, content.key, content.value));
+        assert_eq!(
+            (record.topic, Some(record.key), Some(record.value)),
+            (content.topic, content.key, content.value)
+        );
         let mut expected = content.headers;
         expected.retain(|(name, _)| name != REPLAY_HEADER);
         expected.push((REPLAY_HEADER.to_owned(), Some(b"7".to_vec())));
@@ -112,7 +125,10 @@ mod tests {
     fn what_would_be_rejected_again_is_not_published() {
         let broken = letter("order", EventType::CancelRequested, "{}");
         let of_another = letter("payment", EventType::CancelRequested, DATA);
-        let foreign = Content { topic: "orders".to_owned(), ..letter("order", EventType::CancelRequested, DATA) };
+        let foreign = Content {
+            topic: "orders".to_owned(),
+            ..letter("order", EventType::CancelRequested, DATA)
+        };
         let refused = |content| prepare(content, &Correction::default(), &prefix()).unwrap_err();
 
         assert!(refused(broken).starts_with("bad_data: "));

@@ -7,14 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use producers::publisher::{PublishError, Publisher, Record};
 use schemas::TopicPrefix;
 use sqlx::PgConnection;
 
 use super::filter::State;
-use super::line::{Next, next, would_go};
+use super::line::{Next, next};
 use super::record::{Correction, Replayed, prepare};
-use super::rows::{self, Content, Deed, Line};
+use super::rows::{self, Content, Deed, Line, Waiting};
 use super::teller::Teller;
 use super::text::{print, safe};
 
@@ -83,39 +84,45 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Says what [`Self::run`] would publish where, if every letter were applied.
+    /// Says what [`Self::run`] would publish where, if stages applied everything that can be read.
     pub(super) async fn rehearse(&mut self, lines: &BTreeSet<Line>) -> anyhow::Result<()> {
         let lines: Vec<Line> = lines.iter().cloned().collect();
-        for page in lines.chunks(LINES_PER_PAGE) {
+        for page in lines.chunks(RECORDS_PER_READ) {
             let waiting = rows::waiting(self.db, page).await?;
             for letters in page.iter().filter_map(|line| waiting.get(line)) {
-                let going = would_go(letters, &self.chosen);
-                if let Some(first) = letters.get(going) {
-                    let behind = letters.len() - going - 1;
-                    print(format!("stays    {} ({}) and {behind} behind it: not chosen\n", first.id, first.code).as_bytes())?;
-                }
-                let ids: Vec<i64> = letters[..going].iter().map(|letter| letter.id).collect();
-                for part in ids.chunks(RECORDS_PER_READ) {
-                    self.rehearse_records(part).await?;
-                }
+                self.rehearse_line(letters).await?;
             }
         }
         Ok(())
     }
 
-    async fn rehearse_records(&mut self, ids: &[i64]) -> anyhow::Result<()> {
-        let mut contents = rows::contents(self.db, ids).await?;
-        for content in ids.iter().filter_map(|id| contents.remove(id)) {
+    async fn rehearse_line(&mut self, letters: &[Waiting]) -> anyhow::Result<()> {
+        let mut stopped = false;
+        for (number, letter) in letters.iter().enumerate() {
+            stopped |= matches!(next(&letters[number..], &self.chosen), Next::Blocked(_));
+            let content = rows::contents(self.db, &[letter.id])
+                .await?
+                .remove(&letter.id)
+                .context("the letter is gone")?;
             let place = place(&content);
-            let text = match prepare(content, &self.correction_of(content.id), self.prefix) {
+            if stopped {
+                self.tell("waits", &format!("{place}: {}", letter.code))?;
+                continue;
+            }
+            let correction = self.correction_of(letter.id);
+            match prepare(content, &correction, self.prefix) {
                 Ok(record) => {
-                    let key = String::from_utf8_lossy(&record.key);
-                    let (bytes, headers) = (record.value.len(), record.headers.len());
-                    format!("publish  {place} to {}, key {key}, {bytes} bytes, {headers} headers", record.topic)
+                    let (key, bytes) = (String::from_utf8_lossy(&record.key), record.value.len());
+                    self.tell(
+                        "publish",
+                        &format!("{place}: to {}, key {key}, {bytes} bytes", record.topic),
+                    )?;
                 }
-                Err(why) => format!("rejected {place}: {why}"),
-            };
-            print(format!("{}\n", safe(&text)).as_bytes())?;
+                Err(why) => {
+                    stopped = true;
+                    self.tell("rejected", &format!("{place}: {why}"))?;
+                }
+            }
         }
         Ok(())
     }
@@ -132,7 +139,9 @@ impl Replay<'_> {
                     Next::Replay(id) => {
                         round.insert(id, line);
                     }
-                    Next::Blocked(by) => self.teller.say(&format!("{by} is open and was not chosen: what waits behind it stays")),
+                    Next::Blocked(by) => self.teller.say(&format!(
+                        "{by} is open and was not chosen: what waits behind it stays"
+                    )),
                     Next::Done => {}
                 }
             }
@@ -149,7 +158,8 @@ impl Replay<'_> {
         }
         let left = rows::waiting(self.db, page).await?;
         self.tally.rejected += rejected.len();
-        self.tally.waiting += left.values().flatten().filter(|letter| !rejected.contains(&letter.id)).count();
+        self.tally.waiting +=
+            left.values().flatten().filter(|letter| !rejected.contains(&letter.id)).count();
         Ok(())
     }
 
@@ -191,15 +201,21 @@ impl Replay<'_> {
                 }
             }
         }
-        let (edited, plain): (Vec<i64>, Vec<i64>) = records.keys().partition(|id| !self.correction_of(**id).is_none());
+        let (edited, plain): (Vec<i64>, Vec<i64>) =
+            records.keys().partition(|id| !self.correction_of(**id).is_none());
         let mut claimed = Vec::new();
         for (ids, action) in [(plain, "replay"), (edited, "replay-edited")] {
             if !ids.is_empty() {
-                claimed.extend(rows::claim(self.db, &ids, Deed { action, actor: self.actor }).await?);
+                claimed
+                    .extend(rows::claim(self.db, &ids, Deed { action, actor: self.actor }).await?);
             }
         }
         // Someone else settled the rest between our looking and our claiming.
-        fates.extend(ids.iter().filter(|id| records.contains_key(id) && !claimed.contains(id)).map(|id| (*id, Fate::Settled)));
+        fates.extend(
+            ids.iter()
+                .filter(|id| records.contains_key(id) && !claimed.contains(id))
+                .map(|id| (*id, Fate::Settled)),
+        );
         records.retain(|id, _| claimed.contains(id));
         let failed = self.hand_over(&records).await;
         for (id, (place, _)) in records {
@@ -209,7 +225,10 @@ impl Replay<'_> {
                 }
                 Some(error) => {
                     self.tally.unpublished += 1;
-                    self.tell("waiting", &format!("{place}: {error}; the same command publishes it again"))?;
+                    self.tell(
+                        "waiting",
+                        &format!("{place}: {error}; the same command publishes it again"),
+                    )?;
                     fates.insert(id, Fate::Waiting);
                 }
             }
@@ -218,15 +237,26 @@ impl Replay<'_> {
     }
 
     /// Answers the letters whose record is not known to be on its topic.
-    async fn hand_over(&self, records: &BTreeMap<i64, (String, Replayed)>) -> HashMap<i64, PublishError> {
+    async fn hand_over(
+        &self,
+        records: &BTreeMap<i64, (String, Replayed)>,
+    ) -> HashMap<i64, PublishError> {
         let mut failed = HashMap::new();
         let Some(publisher) = &self.publisher else { return failed };
         let mut batch = publisher.batch();
         let mut taken = Vec::with_capacity(records.len());
         for (id, (_, record)) in records {
-            let headers: Vec<(&str, Option<&[u8]>)> =
-                record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-            let added = batch.add(&Record { topic: &record.topic, key: &record.key, value: &record.value, headers: &headers });
+            let headers: Vec<(&str, Option<&[u8]>)> = record
+                .headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_deref()))
+                .collect();
+            let added = batch.add(&Record {
+                topic: &record.topic,
+                key: &record.key,
+                value: &record.value,
+                headers: &headers,
+            });
             match added {
                 Ok(()) => taken.push(*id),
                 Err(error) => {
@@ -235,7 +265,11 @@ impl Replay<'_> {
             }
         }
         if let Err(unknown) = batch.acknowledged().await {
-            failed.extend(unknown.into_iter().filter_map(|(number, error)| Some((*taken.get(number)?, error))));
+            failed.extend(
+                unknown
+                    .into_iter()
+                    .filter_map(|(number, error)| Some((*taken.get(number)?, error))),
+            );
         }
         failed
     }
@@ -251,7 +285,11 @@ impl Replay<'_> {
         while !on_their_way.is_empty() {
             let ids: Vec<i64> = on_their_way.keys().copied().collect();
             for (id, (state, reason)) in rows::states(self.db, &ids).await? {
-                let Some(place) = (state != State::Replaying).then(|| on_their_way.remove(&id)).flatten() else { continue };
+                let Some(place) =
+                    (state != State::Replaying).then(|| on_their_way.remove(&id)).flatten()
+                else {
+                    continue;
+                };
                 last_settled = Instant::now();
                 if state == State::Open {
                     self.tell("rejected", &format!("{place}: {reason}"))?;
@@ -267,12 +305,19 @@ impl Replay<'_> {
             }
             if last_settled.elapsed() >= patience {
                 for (id, place) in on_their_way {
-                    self.tell("waiting", &format!("{place}: published; its stage has not met it, does it run?"))?;
+                    self.tell(
+                        "waiting",
+                        &format!("{place}: published; its stage has not met it, does it run?"),
+                    )?;
                     fates.insert(id, Fate::Waiting);
                 }
                 break;
             }
-            self.teller.progress(&format!("{} replayed, waiting for {} on their way", self.tally.replayed, on_their_way.len()));
+            self.teller.progress(&format!(
+                "{} replayed, waiting for {} on their way",
+                self.tally.replayed,
+                on_their_way.len()
+            ));
             tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())

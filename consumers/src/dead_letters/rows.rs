@@ -80,7 +80,15 @@ pub(super) struct Deed<'a> {
 /// Ids do not tell, a batch may number its parked records after later ones.
 macro_rules! met {
     ($letter:literal) => {
-        concat!("(", $letter, ".created_at, ", $letter, ".record_offset, ", $letter, ".dead_letter_id)")
+        concat!(
+            "(",
+            $letter,
+            ".created_at, ",
+            $letter,
+            ".record_offset, ",
+            $letter,
+            ".dead_letter_id)"
+        )
     };
 }
 
@@ -116,7 +124,8 @@ macro_rules! select_letters {
 
 /// Connects; a transaction that this process leaves open is ended by the server.
 pub(super) async fn connect(options: PgConnectOptions) -> anyhow::Result<PgConnection> {
-    let options = options.options([("idle_in_transaction_session_timeout", "30s"), ("lock_timeout", "30s")]);
+    let options =
+        options.options([("idle_in_transaction_session_timeout", "30s"), ("lock_timeout", "30s")]);
     PgConnection::connect_with(&options).await.context("connecting to Postgres")
 }
 
@@ -148,11 +157,13 @@ pub(super) async fn list(
 
 /// The letters with these ids, those that exist.
 pub(super) async fn by_ids(db: &mut PgConnection, ids: &[i64]) -> anyhow::Result<Vec<Letter>> {
-    let rows = sqlx::query(select_letters!("where letter.dead_letter_id = any($1) order by letter.dead_letter_id"))
-        .bind(ids)
-        .fetch_all(db)
-        .await
-        .context("reading dead_letters; was the database migrated? order-consumer migrate")?;
+    let rows = sqlx::query(select_letters!(
+        "where letter.dead_letter_id = any($1) order by letter.dead_letter_id"
+    ))
+    .bind(ids)
+    .fetch_all(db)
+    .await
+    .context("reading dead_letters; was the database migrated? order-consumer migrate")?;
     rows.iter().map(letter).collect()
 }
 
@@ -174,7 +185,10 @@ pub(super) async fn elsewhere(db: &mut PgConnection, of: &Letter) -> anyhow::Res
 }
 
 /// The records of these letters.
-pub(super) async fn contents(db: &mut PgConnection, ids: &[i64]) -> anyhow::Result<HashMap<i64, Content>> {
+pub(super) async fn contents(
+    db: &mut PgConnection,
+    ids: &[i64],
+) -> anyhow::Result<HashMap<i64, Content>> {
     let rows = sqlx::query(
         "select dead_letter_id, stage, topic, partition, record_offset, record_key, record_value,
                 header_names, header_values
@@ -207,23 +221,34 @@ pub(super) async fn contents(db: &mut PgConnection, ids: &[i64]) -> anyhow::Resu
 
 /// What was done about a letter, oldest first.
 pub(super) async fn actions(db: &mut PgConnection, id: i64) -> anyhow::Result<Vec<Action>> {
-    let rows = sqlx::query(
-        concat!("select action, actor, ", micros!("taken_at"), "
+    let rows = sqlx::query(concat!(
+        "select action, actor, ",
+        micros!("taken_at"),
+        "
            from dead_letter_actions
           where dead_letter_id = $1
-          order by action_id"),
-    )
+          order by action_id"
+    ))
     .bind(id)
     .fetch_all(db)
     .await
     .context("reading dead_letter_actions")?;
     rows.iter()
-        .map(|row| Ok(Action { action: row.try_get(0)?, actor: row.try_get(1)?, taken_micros: row.try_get(2)? }))
+        .map(|row| {
+            Ok(Action {
+                action: row.try_get(0)?,
+                actor: row.try_get(1)?,
+                taken_micros: row.try_get(2)?,
+            })
+        })
         .collect()
 }
 
 /// What waits in each line, in the order in which the stage met it. Lines where nothing waits are absent.
-pub(super) async fn waiting(db: &mut PgConnection, lines: &[Line]) -> anyhow::Result<HashMap<Line, Vec<Waiting>>> {
+pub(super) async fn waiting(
+    db: &mut PgConnection,
+    lines: &[Line],
+) -> anyhow::Result<HashMap<Line, Vec<Waiting>>> {
     let (mut stages, mut orders, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for line in lines {
         match line {
@@ -259,23 +284,36 @@ pub(super) async fn waiting(db: &mut PgConnection, lines: &[Line]) -> anyhow::Re
             Some(order) => Line::Order { stage: row.try_get(1)?, order },
             None => Line::Alone(id),
         };
-        waiting.entry(line).or_default().push(Waiting { id, state: state(row.try_get(3)?)?, code: row.try_get(4)? });
+        waiting.entry(line).or_default().push(Waiting {
+            id,
+            state: state(row.try_get(3)?)?,
+            code: row.try_get(4)?,
+        });
     }
     Ok(waiting)
 }
 
 /// Where each letter is now.
-pub(super) async fn states(db: &mut PgConnection, ids: &[i64]) -> anyhow::Result<HashMap<i64, (State, String)>> {
+pub(super) async fn states(
+    db: &mut PgConnection,
+    ids: &[i64],
+) -> anyhow::Result<HashMap<i64, (State, String)>> {
     let rows = sqlx::query("select dead_letter_id, state, code || ': ' || detail from dead_letters where dead_letter_id = any($1)")
         .bind(ids)
         .fetch_all(db)
         .await
         .context("asking what became of the replayed letters; running the same command again is safe")?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, (state(row.try_get(1)?)?, row.try_get(2)?)))).collect()
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, (state(row.try_get(1)?)?, row.try_get(2)?))))
+        .collect()
 }
 
 /// Marks letters as being replayed, and notes who did it. Answers those that still waited.
-pub(super) async fn claim(db: &mut PgConnection, ids: &[i64], deed: Deed<'_>) -> anyhow::Result<Vec<i64>> {
+pub(super) async fn claim(
+    db: &mut PgConnection,
+    ids: &[i64],
+    deed: Deed<'_>,
+) -> anyhow::Result<Vec<i64>> {
     begin(db).await?;
     let rows = sqlx::query(
         "with claimed as (
@@ -346,7 +384,8 @@ pub(super) async fn discard(
     .fetch_all(&mut *db)
     .await
     .context("giving letters up")?;
-    let mut discarded: Vec<i64> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let mut discarded: Vec<i64> =
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     discarded.sort_unstable();
     note(db, &discarded, deed).await?;
     sqlx::query(
@@ -386,10 +425,9 @@ async fn begin(db: &mut PgConnection) -> anyhow::Result<()> {
 }
 
 async fn commit(db: &mut PgConnection) -> anyhow::Result<()> {
-    sqlx::query("commit")
-        .execute(db)
-        .await
-        .context("committing; whether it happened is not known, running the same command again is safe")?;
+    sqlx::query("commit").execute(db).await.context(
+        "committing; whether it happened is not known, running the same command again is safe",
+    )?;
     Ok(())
 }
 
@@ -414,7 +452,8 @@ fn letter(row: &PgRow) -> anyhow::Result<Letter> {
 }
 
 fn state(text: &str) -> anyhow::Result<State> {
-    State::parse(text).ok_or_else(|| anyhow!("dead_letters.state holds {text:?}, which this build does not know"))
+    State::parse(text)
+        .ok_or_else(|| anyhow!("dead_letters.state holds {text:?}, which this build does not know"))
 }
 
 fn names(states: &[State]) -> Vec<&'static str> {

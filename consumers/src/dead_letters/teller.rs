@@ -16,9 +16,9 @@ pub(super) struct Teller {
 
 impl Teller {
     pub(super) fn on_stderr() -> Self {
-        let spinner = std::io::stderr().is_terminal().then(|| {
-            ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner())
-        });
+        let spinner = std::io::stderr()
+            .is_terminal()
+            .then(|| ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner()));
         Self { spinner, last_line: Instant::now() }
     }
 

@@ -16,7 +16,7 @@ const DUMP_WIDTH: usize = 16;
 
 /// `text` on one line: what moves a cursor, changes colours, reverses or hides text is spelt out as `\uXXXX`, which
 /// inside a JSON string still means the same.
-pub(super) fn safe(text: &str) -> Cow<'_, str> {
+pub(crate) fn safe(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);
     }
@@ -28,7 +28,7 @@ pub(super) fn safe(text: &str) -> Cow<'_, str> {
 }
 
 /// One JSON object on one line.
-pub(super) fn json_line(data: &impl Serialize) -> serde_json::Result<String> {
+pub(crate) fn json_line(data: &impl Serialize) -> serde_json::Result<String> {
     let json = serde_json::to_string(data)?;
     Ok(format!("{}\n", safe(&json)))
 }
@@ -40,7 +40,11 @@ pub(super) fn bytes(data: &[u8]) -> String {
         Ok(text) => {
             let mut lines = Lines::default();
             for c in text.chars() {
-                if c == '\n' { lines.text.push(c) } else { push_safe(&mut lines.text, c) }
+                if c == '\n' {
+                    lines.text.push(c)
+                } else {
+                    push_safe(&mut lines.text, c)
+                }
                 if lines.is_full() {
                     return lines.cut(data.len());
                 }
@@ -84,12 +88,13 @@ impl JsonBytes {
 
 /// A person's word for a reason or a name: one line without control characters, at most `max_chars` long.
 pub(super) fn cleaned(text: &str, max_chars: usize) -> String {
-    let words: Vec<&str> = text.split(|c: char| is_unsafe(c) || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> =
+        text.split(|c: char| is_unsafe(c) || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
     words.join(" ").chars().take(max_chars).collect()
 }
 
 /// A time as RFC 3339; `-` for one that no clock of ours would show.
-pub(super) fn time(micros: Option<i64>) -> String {
+pub(crate) fn time(micros: Option<i64>) -> String {
     match micros.map(Timestamp::from_micros) {
         Some(Ok(time)) => time.to_string(),
         _ => "-".to_owned(),
@@ -109,7 +114,7 @@ pub(super) fn age(micros: i64, now: Timestamp) -> String {
 }
 
 /// Rows in columns as wide as their widest cell; the last one runs free.
-pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = head.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -130,7 +135,7 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
 }
 
 /// Writes to standard output. A reader that closed its end has what it wanted: `… | head` is no failure.
-pub(super) fn print(data: &[u8]) -> io::Result<()> {
+pub(crate) fn print(data: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(data).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
@@ -214,13 +219,18 @@ fn dump(data: &[u8]) -> String {
             hex.push(' ');
             hex
         });
-        let plain: String = row.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { char::from(b) } else { '.' }).collect();
+        let plain: String = row
+            .iter()
+            .map(|&b| if b.is_ascii_graphic() || b == b' ' { char::from(b) } else { '.' })
+            .collect();
         let width = DUMP_WIDTH * 3;
-        writeln!(text, "{:06x}  {hex:<width$} {plain}", number * DUMP_WIDTH).expect("writing to a string never fails");
+        writeln!(text, "{:06x}  {hex:<width$} {plain}", number * DUMP_WIDTH)
+            .expect("writing to a string never fails");
     }
     text.truncate(text.trim_end().len());
     if data.len() > MAX_DUMP_BYTES {
-        write!(text, "\n… {} of {} bytes shown", MAX_DUMP_BYTES, data.len()).expect("writing to a string never fails");
+        write!(text, "\n… {} of {} bytes shown", MAX_DUMP_BYTES, data.len())
+            .expect("writing to a string never fails");
     }
     text
 }
@@ -253,7 +263,8 @@ impl Lines {
     }
 
     fn cut(mut self, all: usize) -> String {
-        write!(self.text, "\n… cut; all of it has {all} bytes").expect("writing to a string never fails");
+        write!(self.text, "\n… cut; all of it has {all} bytes")
+            .expect("writing to a string never fails");
         self.text
     }
 }
@@ -266,7 +277,11 @@ mod tests {
     fn nothing_a_sender_wrote_reaches_the_terminal_as_a_command() {
         let evil = "\u{1b}[2J\u{9b}31m\u{202e}abc\u{7}\r\n\u{e0041}";
 
-        let shown = [safe(evil).into_owned(), bytes(evil.as_bytes()), bytes(format!("{{\"a\":\"\u{202e}\u{9b}\"}}").as_bytes())];
+        let shown = [
+            safe(evil).into_owned(),
+            bytes(evil.as_bytes()),
+            bytes("{\"a\":\"\u{202e}\u{9b}\"}".as_bytes()),
+        ];
 
         for text in shown {
             assert!(text.chars().all(|c| c == '\n' || !is_unsafe(c)), "{text:?}");
@@ -335,6 +350,9 @@ mod tests {
         let now = Timestamp::parse("2026-11-22T00:00:00Z").unwrap();
         let ago = |seconds: i64| age(now.as_micros() - seconds * 1_000_000, now);
 
-        assert_eq!([ago(-5), ago(59), ago(61), ago(3 * 3600 + 300), ago(4 * 86_400)], ["0s", "59s", "1m", "3h05m", "4d"]);
+        assert_eq!(
+            [ago(-5), ago(59), ago(61), ago(3 * 3600 + 300), ago(4 * 86_400)],
+            ["0s", "59s", "1m", "3h05m", "4d"]
+        );
     }
 }

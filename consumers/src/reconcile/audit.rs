@@ -28,6 +28,8 @@ enum Standing {
     Final(Status),
     /// On its way.
     Pending,
+    /// Placed while the audit was reading.
+    Arrived,
     /// Held up by a record that is set aside.
     DeadLettered,
     Lost,
@@ -46,7 +48,7 @@ pub(super) fn audit(ledger: &Ledger, world: &World) -> Report {
     audit.stock();
     audit.status_counts();
     // Sums of topics and tables are of one moment only when nothing moves between them.
-    if audit.report.pending == 0 && !ledger.is_windowed() {
+    if audit.report.is_settled() && !ledger.is_windowed() {
         audit.sums(ledger);
     }
     if world.quiet {
@@ -73,15 +75,19 @@ impl Audit<'_> {
                 *report.outcomes.entry(status.as_str()).or_default() += 1;
             }
             Standing::Pending => {
-                report.placed += u64::from(order.told(EventType::OrderPlaced));
+                report.placed += 1;
                 report.pending += 1;
             }
+            Standing::Arrived => report.arrived += 1,
             Standing::DeadLettered => {
                 report.placed += 1;
                 report.dead_lettered += 1;
                 remember(&mut report.dead_lettered_ids, self.world.max_ids, order.order_id);
             }
-            Standing::Lost => report.placed += 1,
+            Standing::Lost => {
+                report.placed += 1;
+                report.lost_orders += 1;
+            }
             Standing::NeverPlaced => report.cancelled_unplaced += 1,
             Standing::Outside => {}
         }
@@ -233,7 +239,8 @@ impl Audit<'_> {
 fn judge(order: &Facts, quiet: bool, windowed: bool) -> (Standing, Vec<Broken>) {
     let mut broken: Vec<Broken> = duplicates(order).collect();
     if order.moving {
-        return (Standing::Pending, broken);
+        let placed = order.told(EventType::OrderPlaced);
+        return (if placed { Standing::Pending } else { Standing::Arrived }, broken);
     }
     if !order.told(EventType::OrderPlaced) {
         // It may have been placed before the window.

@@ -73,7 +73,7 @@ pub async fn run(
             auditor.wait_until_quiet(deadline).await;
         }
         let report = auditor.audit().await?;
-        if report.pending == 0 || Instant::now() >= deadline {
+        if report.is_settled() || Instant::now() >= deadline {
             break report;
         }
         tokio::time::sleep(POLL_EVERY).await;
@@ -102,7 +102,7 @@ impl Auditor<'_> {
             match self.backlog().await {
                 Ok(backlog) if backlog.is_empty() => return,
                 Ok(Backlog { records, stages, outbox_rows }) => self.indicator.say(&format!(
-                    "waiting: {stages} stages are {records} records behind, {outbox_rows} batches are not told yet"
+                    "waiting: {records} records to apply at {stages} stage(s), {outbox_rows} batches to tell"
                 )),
                 Err(error) => self.indicator.say(&format!("waiting: {error:#}")),
             }

@@ -20,8 +20,12 @@ pub(super) struct Report {
     pub(super) duplicated: u64,
     pub(super) phantom: u64,
     pub(super) mismatched: u64,
+    /// Placed and not final, and nothing explains it.
+    pub(super) lost_orders: u64,
     /// On their way, or moving while they were looked at.
     pub(super) pending: u64,
+    /// First heard of while the audit was reading.
+    pub(super) arrived: u64,
     /// Held up by a record in `dead_letters`.
     pub(super) dead_lettered: u64,
     pub(super) dead_lettered_ids: Vec<String>,
@@ -95,7 +99,12 @@ impl Report {
     /// Whether everything that was placed came to its end, once, and every place tells the same.
     pub(super) fn is_reconciled(&self) -> bool {
         let wrong = self.lost + self.duplicated + self.phantom + self.mismatched;
-        self.placed == self.final_orders && self.pending == 0 && wrong == 0
+        self.placed == self.final_orders && self.is_settled() && wrong == 0
+    }
+
+    /// Whether nothing is on its way, so that another look would see the same.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending == 0 && self.arrived == 0
     }
 
     /// The report for people. Its last line is the verdict.
@@ -126,9 +135,9 @@ impl Report {
             writeln!(text, "  {status:<30} {orders:>10}")?;
         }
         for (name, orders) in [
-            ("pending", self.pending),
+            ("on their way", self.pending),
             ("held up by a dead letter", self.dead_lettered),
-            ("cancelled, never placed", self.cancelled_unplaced),
+            ("lost", self.lost_orders),
         ] {
             if orders > 0 {
                 writeln!(text, "  {name:<30} {orders:>10}")?;
@@ -147,6 +156,16 @@ impl Report {
 
     fn write_remarks(&self, text: &mut String) -> std::fmt::Result {
         writeln!(text, "\n{} records read, {} of them unreadable", self.records, self.unreadable)?;
+        if self.cancelled_unplaced > 0 {
+            writeln!(
+                text,
+                "{} cancellations of orders that nobody placed",
+                self.cancelled_unplaced
+            )?;
+        }
+        if self.arrived > 0 {
+            writeln!(text, "{} orders arrived while this was read", self.arrived)?;
+        }
         if self.windowed {
             writeln!(text, "only orders placed in the given time were looked at")?;
         }

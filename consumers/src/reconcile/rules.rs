@@ -272,8 +272,8 @@ pub(super) fn gaps(order: &Facts) -> Vec<Broken> {
 /// Every event was answered by the stage that acts on it.
 fn next_steps(order: &Facts, gaps: &mut Vec<Broken>) {
     use EventType::{
-        CancelRequested, PaymentCaptured, PaymentDeclined, ShipmentFailed, StockRejected,
-        StockReleased, StockReserved,
+        CancelRequested, PaymentCaptured, PaymentDeclined, ShipmentArranged, ShipmentFailed,
+        StockRejected, StockReleased, StockReserved,
     };
     let told = |event_type| order.told(event_type);
     let mut expect = |holds: bool, what| {
@@ -281,14 +281,15 @@ fn next_steps(order: &Facts, gaps: &mut Vec<Broken>) {
             gaps.push((Kind::Lost, what));
         }
     };
-    let answered = told(StockReserved) || told(StockRejected) || told(StockReleased);
-    expect(answered || order.reservation.is_some(), "placed, not decided by inventory");
-    expect(!told(StockReserved) || order.payment.is_some(), "reserved, not decided by payment");
-    expect(!told(PaymentCaptured) || order.shipment.is_some(), "paid, not decided by shipping");
-    expect(
-        !told(CancelRequested) || order.shipment.is_some(),
-        "cancellation not decided by shipping",
-    );
+    let inventory = told(StockReserved) || told(StockRejected) || told(StockReleased);
+    let payment = told(PaymentCaptured) || told(PaymentDeclined);
+    let shipping = told(ShipmentArranged) || told(ShipmentFailed);
+    expect(inventory || order.reservation.is_some(), "placed, not decided by inventory");
+    let paid = payment || order.payment.is_some();
+    expect(!told(StockReserved) || paid, "reserved, not decided by payment");
+    let shipped = shipping || order.shipment.is_some();
+    expect(!told(PaymentCaptured) || shipped, "paid, not decided by shipping");
+    expect(!told(CancelRequested) || shipped, "cancellation not decided by shipping");
     let given_up = told(PaymentDeclined) || told(ShipmentFailed);
     let held = order.reservation == Some(ReservationState::Reserved);
     expect(!given_up || !held, "given up, its stock not released");

@@ -345,6 +345,19 @@ fn an_order_with_events_after_the_cut_is_not_judged() {
 }
 
 #[test]
+fn an_order_that_arrived_after_the_cut_belongs_to_the_next_audit() {
+    let mut tale = Tale::shipped(1);
+    tale.events.clear();
+    tale.moving = true;
+
+    let report = report([tale, Tale::shipped(2)]);
+
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert_eq!((report.placed, report.final_orders, report.arrived), (1, 1, 1));
+    assert!(!report.reconciled, "sums could not be compared");
+}
+
+#[test]
 fn a_decision_that_was_never_told_is_lost() {
     let untold = |mut tale: Tale, event_type| {
         tale.untell(event_type);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use producers::kafka::KafkaArgs;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::codec::decode;
@@ -20,6 +21,8 @@ pub(super) type Offsets = BTreeMap<(Topic, i32), i64>;
 
 /// How long the broker may take to answer a question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to wait before a question is asked again.
+const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How long reading may stand still, with records still to come, before it is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many records between two words about them.
@@ -77,10 +80,9 @@ impl Topics {
         let mut bounds = Bounds::default();
         for &(topic, partition) in &self.partitions {
             let name = self.prefix.topic(topic);
-            let (start, end) = self
-                .consumer
-                .fetch_watermarks(&name, partition, ANSWER_TIMEOUT)
-                .with_context(|| format!("asking where {name}/{partition} ends"))?;
+            let (start, end) =
+                patiently(|| self.consumer.fetch_watermarks(&name, partition, ANSWER_TIMEOUT))
+                    .with_context(|| format!("asking where {name}/{partition} ends"))?;
             bounds.starts.insert((topic, partition), start);
             bounds.ends.insert((topic, partition), end);
         }
@@ -167,20 +169,23 @@ impl Topics {
         while !open.is_empty() {
             match self.consumer.poll(Duration::from_millis(200)) {
                 Some(message) => {
-                    let message = message.context("reading a topic")?;
-                    last_record = Instant::now();
+                    let message = match message {
+                        Ok(message) => message,
+                        Err(error) if is_passing(&error) => continue,
+                        Err(error) => return Err(error).context("reading a topic"),
+                    };
                     let topic = self
                         .prefix
                         .role_of(message.topic())
                         .context("a record of a topic nobody asked for")?;
                     let place = (topic, message.partition());
                     let Some(end) = open.get(&place).copied() else { continue };
+                    last_record = Instant::now();
                     if message.offset() < end {
                         each(topic, &message);
                     }
                     if message.offset() + 1 >= end {
                         open.remove(&place);
-                        self.pause(place)?;
                     }
                 }
                 // Markers of transactions take offsets and are never delivered, so the position decides too.
@@ -206,18 +211,34 @@ impl Topics {
             let place = (topic, element.partition());
             if open.get(&place).is_some_and(|end| position >= *end) {
                 open.remove(&place);
-                self.pause(place)?;
             }
         }
         Ok(())
     }
+}
 
-    /// Records after the end are of no interest, and there may be no end of them.
-    fn pause(&self, (topic, partition): (Topic, i32)) -> anyhow::Result<()> {
-        let mut partitions = TopicPartitionList::with_capacity(1);
-        partitions.add_partition(&self.prefix.topic(topic), partition);
-        self.consumer.pause(&partitions).context("pausing a partition that was read")
+/// A topic that was just created, or a broker that comes back, has no leader for a moment.
+fn patiently<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
+    let asked = Instant::now();
+    loop {
+        match ask() {
+            Err(_) if asked.elapsed() < ANSWER_TIMEOUT => std::thread::sleep(ASK_EVERY),
+            answer => return answer,
+        }
     }
+}
+
+/// The library goes on by itself after these, and when it does not, nothing is read for too long.
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve
+        )
+    )
 }
 
 fn record(ledger: &mut Ledger, topic: Topic, message: &BorrowedMessage<'_>) {

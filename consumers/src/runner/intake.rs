@@ -40,11 +40,9 @@ impl Intake {
     pub(crate) fn of(partition: &Partition, inputs: &[EventType], batch: &Batch) -> Self {
         let mut intake = Self { events: Vec::with_capacity(batch.len()), ..Self::default() };
         for (number, record) in batch.records().enumerate() {
-            match codec::decode(partition.role, record.raw()) {
-                Ok(decoded) if inputs.contains(&decoded.envelope.event_type) => {
-                    intake.events.push(received(partition, number, decoded));
-                }
-                Ok(_) => intake.passed_over += 1,
+            match codec::decode_wanted(partition.role, record.raw(), inputs) {
+                Ok(Some(decoded)) => intake.events.push(received(partition, number, decoded)),
+                Ok(None) => intake.passed_over += 1,
                 Err(error) => intake.refused.push(Refused {
                     record: number,
                     order_id: record.key().and_then(OrderId::from_key),

@@ -119,7 +119,10 @@ impl<S: Stage> Lane<S> {
                 Ok(()) | Err(Stop::Revoked) => {}
                 Err(Stop::Fenced) => {
                     self.shared.metrics.stepped_down();
-                    self.shared.signals.rejoin();
+                    // Once the partitions are given back there is nothing left to step down from.
+                    if !self.revoked.is_cancelled() {
+                        self.shared.signals.rejoin();
+                    }
                 }
                 Err(Stop::Fatal(why)) => self.shared.signals.stop_stage(why),
             }
@@ -205,6 +208,7 @@ impl<S: Stage> Lane<S> {
             self.connection = None;
             match failure {
                 Failure::Fenced => return Err(Stop::Fenced),
+                Failure::Revoked => return Err(Stop::Revoked),
                 Failure::Fault { fault: Fault::Rejected(rejections), seen } => intake.refuse(&rejections, &seen),
                 Failure::Fault { fault: Fault::Transient(error), .. } => {
                     self.pause(&mut backoff, &error, intake.events.len()).await?;
@@ -254,11 +258,9 @@ impl<S: Stage> Lane<S> {
             acknowledged: &acknowledged,
         };
         let timeout = shared.config.transaction_timeout();
+        let revoked = self.revoked.clone();
         let result = match self.connection().await {
-            Ok(db) => match tokio::time::timeout(timeout, attempt.run(db)).await {
-                Ok(result) => result,
-                Err(_) => Err(Failure::transient(anyhow::anyhow!("the transaction took longer than {timeout:?}"))),
-            },
+            Ok(db) => attempt.run(db, timeout, &revoked).await,
             Err(error) => Err(error.into()),
         };
         if result.is_ok() {

@@ -3,10 +3,12 @@
 //! Nothing here leaves the process: effects are returned, to be told after the commit.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use schemas::{OrderId, Timestamp, Topic, TopicPrefix};
 use sqlx::{Connection, PgConnection};
 use telemetry::crash_point::crash_point;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batch::Batch;
@@ -35,6 +37,8 @@ pub(crate) struct Committed {
 pub(crate) enum Failure {
     /// Someone else owns the partition or moved it: step down.
     Fenced,
+    /// The partition was taken away while the outside world was being asked.
+    Revoked,
     /// See [`Fault`]; `seen` are the records the stage was given, for the numbers in a rejection.
     Fault { fault: Fault, seen: Vec<usize> },
 }
@@ -67,15 +71,30 @@ pub(crate) struct Attempt<'a, S: Stage> {
 
 impl<S: Stage> Attempt<'_, S> {
     /// Runs to the commit. On any error the connection is in an unknown state and must be thrown away.
-    pub(crate) async fn run(&self, db: &mut PgConnection) -> Result<Committed, Failure> {
-        let prepared = self
-            .stage
-            .prepare(&mut *db, &self.intake.events)
-            .await
-            .map_err(|fault| Failure::Fault { fault, seen: self.records(&self.intake.events) })?;
+    pub(crate) async fn run(
+        &self,
+        db: &mut PgConnection,
+        timeout: Duration,
+        revoked: &CancellationToken,
+    ) -> Result<Committed, Failure> {
+        // Each call to the outside world has a deadline of its own; how long all of them take depends on the batch.
+        let prepared = tokio::select! {
+            prepared = self.stage.prepare(&mut *db, &self.intake.events) => prepared,
+            () = revoked.cancelled() => return Err(Failure::Revoked),
+        };
+        let prepared = prepared.map_err(|fault| Failure::Fault { fault, seen: self.records(&self.intake.events) })?;
         crash_point(S::NAME, "prepared");
+        // Never cancelled by anything but this deadline, and then the connection goes with it: a `begin` or `commit`
+        // dropped half-way would leave a transaction open under the next statement.
+        match tokio::time::timeout(timeout, self.transact(db, &prepared)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::transient(anyhow::anyhow!("the transaction took longer than {timeout:?}"))),
+        }
+    }
+
+    async fn transact(&self, db: &mut PgConnection, prepared: &S::Prepared) -> Result<Committed, Failure> {
         sqlx::query("begin").execute(&mut *db).await?;
-        let committed = self.write(db, &prepared).await?;
+        let committed = self.write(db, prepared).await?;
         crash_point(S::NAME, "before_commit");
         sqlx::query("commit").execute(&mut *db).await?;
         crash_point(S::NAME, "after_commit");

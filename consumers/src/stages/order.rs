@@ -281,3 +281,151 @@ fn final_status(status: &str) -> Option<&'static str> {
 fn as_count(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rand::rngs::StdRng;
+    use rand::seq::SliceRandom;
+    use rand::{RngExt, SeedableRng};
+    use schemas::inventory::{ReleaseReason, StockReleased, StockReserved};
+    use schemas::orders::{CancelRequested, Item};
+    use schemas::payments::{PaymentCaptured, PaymentRefunded};
+    use schemas::shipments::{ShipmentFailed, ShipmentFailure};
+    use schemas::{Currency, EventId, ShortText};
+    use sqlx::Row;
+
+    use super::*;
+    use crate::stage::SourcePartition;
+    use crate::test_database::TestDatabase;
+
+    /// A life of an order that touches most facts: reserved, paid, cancelled too late for the money but in time for the
+    /// parcel, refunded.
+    fn life(order_id: OrderId) -> Vec<Received> {
+        let source = Arc::new(SourcePartition { topic: "orders".to_owned(), partition: 0 });
+        let start = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
+        let customer_id: schemas::CustomerId = "C-1".parse().unwrap();
+        let payment_id: ShortText = "p-1".parse().unwrap();
+        let currency = Currency::EUR;
+        let items = vec![Item { sku: "SKU-1".parse().unwrap(), quantity: 1, unit_price_cents: 5 }];
+        let events = [
+            Event::OrderPlaced(OrderPlaced {
+                order_id,
+                customer_id: customer_id.clone(),
+                currency,
+                placed_at: start,
+                total_cents: 5,
+                items,
+            }),
+            Event::StockReserved(StockReserved {
+                order_id,
+                customer_id: customer_id.clone(),
+                currency,
+                total_cents: 5,
+                items: vec![],
+            }),
+            Event::PaymentCaptured(PaymentCaptured {
+                order_id,
+                customer_id,
+                payment_id: payment_id.clone(),
+                amount_cents: 5,
+                currency,
+            }),
+            Event::CancelRequested(CancelRequested { order_id, requested_at: start }),
+            Event::ShipmentFailed(ShipmentFailed { order_id, reason: ShipmentFailure::Cancelled }),
+            Event::StockReleased(StockReleased { order_id, reason: ReleaseReason::Cancelled, items: vec![] }),
+            Event::PaymentRefunded(PaymentRefunded { order_id, payment_id, amount_cents: 5, currency }),
+        ];
+        let at = |n: usize| Timestamp::from_micros(start.as_micros() + n as i64 * 1_000_000).unwrap();
+        let received = |(n, event): (usize, Event)| Received {
+            id: EventId::opening(order_id, event.event_type().as_str()),
+            time: at(n),
+            event,
+            traceparent: None,
+            replay_of: None,
+            source: source.clone(),
+            record: n,
+        };
+        events.into_iter().enumerate().map(received).collect()
+    }
+
+    async fn apply(stage: &Order, db: &mut PgConnection, events: &[Received]) {
+        sqlx::query("begin").execute(&mut *db).await.unwrap();
+        stage.apply(db, events, &()).await.unwrap();
+        sqlx::query("commit").execute(&mut *db).await.unwrap();
+    }
+
+    /// Everything the projection says about an order, as text.
+    async fn row(db: &mut PgConnection, order: OrderId) -> String {
+        let row = sqlx::query(
+            "select (to_jsonb(orders) - 'order_id')::text || (select count(*) from order_events where order_id = $1)
+               from orders where order_id = $1",
+        )
+        .bind(order.0)
+        .fetch_one(db)
+        .await
+        .unwrap();
+        row.get(0)
+    }
+
+    #[tokio::test]
+    async fn any_order_of_arrival_and_any_repetition_give_the_same_row() {
+        let database = TestDatabase::create().await;
+        let mut db = database.connect().await;
+        let stage = Order::from_config(&StageConfig::default()).unwrap();
+        let reference = OrderId::fresh();
+        for event in life(reference) {
+            apply(&stage, &mut db, &[event]).await;
+        }
+        let expected = row(&mut db, reference).await;
+        assert!(expected.contains(r#""status": "cancelled""#), "{expected}");
+
+        for seed in 0..60 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let order = OrderId::fresh();
+            let mut events: Vec<Received> = life(order);
+            let repeated: Vec<Received> =
+                events.iter().filter(|_| random.random_bool(0.5)).cloned().collect();
+            events.extend(repeated);
+            events.shuffle(&mut random);
+            // A cancellation of an order of which nothing is known is refused; it never comes first.
+            events.sort_by_key(|received| matches!(received.event, Event::CancelRequested(_)));
+            while !events.is_empty() {
+                let rest = events.split_off(random.random_range(1..=events.len()));
+                apply(&stage, &mut db, &events).await;
+                events = rest;
+            }
+
+            assert_eq!(row(&mut db, order).await, expected, "seed {seed}");
+        }
+        let counts: Vec<(String, i64)> =
+            sqlx::query("select status, sum(orders)::bigint from order_status_counts group by 1 having sum(orders) <> 0")
+                .fetch_all(&mut db)
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|row| (row.get(0), row.get(1)))
+                .collect();
+        assert_eq!(counts, [("cancelled".to_owned(), 61)], "the counts moved with the rows");
+        drop(db);
+        database.drop_it().await;
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_of_an_order_never_placed_is_refused_alone() {
+        let database = TestDatabase::create().await;
+        let mut db = database.connect().await;
+        let stage = Order::from_config(&StageConfig::default()).unwrap();
+        let (known, unknown) = (life(OrderId::fresh()), life(OrderId::fresh()));
+        let events = [known[0].clone(), known[3].clone(), unknown[3].clone()];
+
+        sqlx::query("begin").execute(&mut db).await.unwrap();
+        let fault = stage.apply(&mut db, &events, &()).await.unwrap_err();
+
+        let Fault::Rejected(rejections) = fault else { panic!("{fault:?}") };
+        assert_eq!(rejections.iter().map(|r| (r.event, r.code)).collect::<Vec<_>>(), [(2, "unknown_order")]);
+        drop(db);
+        database.drop_it().await;
+    }
+}

@@ -1,1 +1,18 @@
+//! The pipeline's promises, on real servers with the real programs. `make test` brings the servers up; without them
+//! every test fails and says so.
+//!
+//! - `life`: what happens to orders when nothing goes wrong
+//! - `repeats`: facts told again
+//! - `crashes`: processes killed at every step
+//! - `poison`: records that can never be applied
+//! - `stock`: promising only what is there
+//! - `outside`: gateways and carriers that lose their answers
 
+mod world;
+mod ledger;
+mod life;
+mod repeats;
+mod crashes;
+mod poison;
+mod stock;
+mod outside;

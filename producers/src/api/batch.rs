@@ -86,7 +86,8 @@ pub(super) async fn place(
     if results.is_empty() && outcomes.iter().all(|outcome| *outcome == Err(Refusal::Overloaded)) {
         return Err(Problem::Overloaded);
     }
-    results.extend(lines.into_iter().zip(outcomes).map(|(line, outcome)| placed_line(line, outcome)));
+    results
+        .extend(lines.into_iter().zip(outcomes).map(|(line, outcome)| placed_line(line, outcome)));
     results.sort_unstable_by_key(|result| result.line);
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, NDJSON)], write_lines(&results)).into_response())
 }

@@ -1,8 +1,8 @@
 //! Reads a request's body within a size and a time, whatever its length header claims.
 
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout_at};

@@ -29,7 +29,9 @@ pub enum Problem {
     #[error("the order breaks {} rule(s); see errors", .0.len())]
     InvalidOrder(Vec<Violation>),
     /// Another body under a known key.
-    #[error("this idempotency key belongs to an order with other content; use a new key for a new order")]
+    #[error(
+        "this idempotency key belongs to an order with other content; use a new key for a new order"
+    )]
     IdempotencyKeyReused,
     /// A key outside the rule.
     #[error("{0}")]
@@ -56,7 +58,9 @@ pub enum Problem {
     #[error("the request did not arrive in time")]
     RequestTimeout,
     /// No such order, as far as the projection knows.
-    #[error("the projection knows no order of this id (it follows within seconds of an order's acceptance)")]
+    #[error(
+        "the projection knows no order of this id (it follows within seconds of an order's acceptance)"
+    )]
     OrderNotFound,
     /// The order has ended otherwise.
     #[error("the order is final and can no longer be cancelled")]
@@ -68,7 +72,9 @@ pub enum Problem {
     #[error("this path does not take this method; see the header Allow")]
     MethodNotAllowed,
     /// The broker did not answer: the order may exist.
-    #[error("whether the order was written is unknown; send it again with the same Idempotency-Key")]
+    #[error(
+        "whether the order was written is unknown; send it again with the same Idempotency-Key"
+    )]
     OutcomeUnknown,
     /// Too much at once.
     #[error("too many requests are in flight; nothing was written")]

@@ -162,7 +162,8 @@ pub(super) async fn list(
     Ok(Json(OrderPage { orders, next_cursor }))
 }
 
-const NOT_A_WAIT: Problem = Problem::InvalidQuery("wait is a duration of at most 30s: 5s, 500ms or 5");
+const NOT_A_WAIT: Problem =
+    Problem::InvalidQuery("wait is a duration of at most 30s: 5s, 500ms or 5");
 
 fn page(query: ListQuery) -> Result<Page, Problem> {
     let status = match query.status.as_deref() {
@@ -181,13 +182,16 @@ fn page(query: ListQuery) -> Result<Page, Problem> {
     };
     let after = match query.cursor.as_deref() {
         None => None,
-        Some(text) => Some(cursor(text).ok_or(Problem::InvalidQuery("the cursor is not one of this list's"))?),
+        Some(text) => Some(
+            cursor(text).ok_or(Problem::InvalidQuery("the cursor is not one of this list's"))?,
+        ),
     };
     Ok(Page { status, after, limit })
 }
 
 fn cursor(text: &str) -> Option<OrderId> {
-    let plain = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let plain =
+        text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if plain { text.parse().ok() } else { None }
 }
 

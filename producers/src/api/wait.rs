@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Parses a duration.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let (digits, unit): (&str, fn(u64) -> Duration) = if let Some(digits) = text.strip_suffix("ms") {
+    let (digits, unit): (&str, fn(u64) -> Duration) = if let Some(digits) = text.strip_suffix("ms")
+    {
         (digits, Duration::from_millis)
     } else {
         (text.strip_suffix('s').unwrap_or(text), Duration::from_secs)
@@ -23,7 +24,9 @@ mod tests {
         assert_eq!(parse_duration("5s"), Some(Duration::from_secs(5)));
         assert_eq!(parse_duration("5"), Some(Duration::from_secs(5)));
         assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
-        for bad in ["", "s", "ms", "-1s", "1.5s", "5m", "+5", " 5", "5 s", "99999999999s", "\u{0665}s"] {
+        for bad in
+            ["", "s", "ms", "-1s", "1.5s", "5m", "+5", " 5", "5 s", "99999999999s", "\u{0665}s"]
+        {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }

@@ -83,8 +83,9 @@ impl Checkpoint {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
-        let saved: Saved = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not a progress file; remove it to start over", path.display()))?;
+        let saved: Saved = serde_json::from_slice(&text).with_context(|| {
+            format!("{} is not a progress file; remove it to start over", path.display())
+        })?;
         if Head::of_first(file, saved.head.bytes)? != saved.head {
             bail!(
                 "{} belongs to another file than {}; remove it to start over",

@@ -69,7 +69,8 @@ impl Report {
         for bad in &chunk.bad {
             match &mut self.errors {
                 Some(file) => {
-                    let mut line = serde_json::to_vec(bad).context("writing the report of errors")?;
+                    let mut line =
+                        serde_json::to_vec(bad).context("writing the report of errors")?;
                     line.push(b'\n');
                     file.write_all(&line).context("writing the report of errors")?;
                 }
@@ -125,12 +126,12 @@ pub(super) fn say(line: &str) {
 
 fn bar(source: &Source) -> ProgressBar {
     let (bar, template) = match source.bytes {
-        Some(bytes) => (
-            ProgressBar::new(bytes),
-            "{bar:32} {percent:>3}% {msg}, {bytes_per_sec}, {eta} left",
-        ),
+        Some(bytes) => {
+            (ProgressBar::new(bytes), "{bar:32} {percent:>3}% {msg}, {bytes_per_sec}, {eta} left")
+        }
         None => (ProgressBar::new_spinner(), "{spinner} {msg}, {elapsed}"),
     };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style).with_position(source.from.bytes)
 }

@@ -66,7 +66,13 @@ impl Source {
         if args.file.as_os_str() == "-" {
             let run_id = args.run_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
             let input = BufReader::new(Box::new(io::stdin()) as Box<dyn Read + Send>);
-            return Ok(Self { checkpoint: None, run_id, bytes: None, from: Position::default(), input });
+            return Ok(Self {
+                checkpoint: None,
+                run_id,
+                bytes: None,
+                from: Position::default(),
+                input,
+            });
         }
         let file = &args.file;
         let found = if args.resume { Checkpoint::load(file)? } else { None };
@@ -80,7 +86,9 @@ impl Source {
         };
         let from = checkpoint.position();
         let mut input = File::open(file).with_context(|| format!("opening {}", file.display()))?;
-        input.seek(SeekFrom::Start(from.bytes)).with_context(|| format!("reading {}", file.display()))?;
+        input
+            .seek(SeekFrom::Start(from.bytes))
+            .with_context(|| format!("reading {}", file.display()))?;
         let bytes = input.metadata().ok().map(|metadata| metadata.len());
         let run_id = checkpoint.run_id().to_owned();
         let input = BufReader::with_capacity(256 * 1024, Box::new(input) as Box<dyn Read + Send>);

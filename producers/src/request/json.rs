@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use schemas::values::MAX_ITEMS;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 #[derive(Debug, Default)]
 pub(super) struct Draft<'a> {
@@ -50,7 +50,10 @@ pub(super) enum Items<'a> {
     #[default]
     Absent,
     /// The first [`MAX_ITEMS`] elements, `None` where one is no object, and how many there were.
-    List { drafts: Vec<Option<DraftItem<'a>>>, total: usize },
+    List {
+        drafts: Vec<Option<DraftItem<'a>>>,
+        total: usize,
+    },
     Other,
     Repeated,
 }

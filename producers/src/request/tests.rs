@@ -71,7 +71,8 @@ fn numbers_that_are_no_integer_in_range_are_refused() {
         let item = format!(r#"{{"sku":"A","quantity":{quantity},"unit_price_cents":1}}"#);
         assert_eq!(pointers(&with_item(&item)), ["/items/0/quantity"], "{quantity}");
     }
-    for price in ["-1", "19.99", "100000001", "9223372036854775808", "18446744073709551616", "1e30"] {
+    for price in ["-1", "19.99", "100000001", "9223372036854775808", "18446744073709551616", "1e30"]
+    {
         let item = format!(r#"{{"sku":"A","quantity":1,"unit_price_cents":{price}}}"#);
         assert_eq!(pointers(&with_item(&item)), ["/items/0/unit_price_cents"], "{price}");
     }

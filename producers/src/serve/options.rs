@@ -69,7 +69,12 @@ pub struct ServeArgs {
 
     /// Idempotency keys remembered in this process; older ones are looked up in the projection.
     // About 200 bytes each.
-    #[arg(long, env = "IDEMPOTENCY_ORDERS", default_value_t = 200_000, help_heading = "Idempotency")]
+    #[arg(
+        long,
+        env = "IDEMPOTENCY_ORDERS",
+        default_value_t = 200_000,
+        help_heading = "Idempotency"
+    )]
     pub idempotency_orders: u64,
 
     /// How long they are remembered.
@@ -137,7 +142,10 @@ impl ServeArgs {
             ("--max-batches", self.max_batches),
             ("--max-waiters", self.max_waiters),
         ] {
-            require((1..=1_000_000).contains(&number), &format!("{name} must be from 1 to 1000000"));
+            require(
+                (1..=1_000_000).contains(&number),
+                &format!("{name} must be from 1 to 1000000"),
+            );
         }
         require(
             (1..=1_000).contains(&self.database_connections),
@@ -192,13 +200,16 @@ impl ServeArgs {
 
 /// The database of the environment; none when it names none.
 fn database() -> anyhow::Result<Option<PgConnectOptions>> {
-    let named = ["DATABASE_URL", "DATABASE_URL_FILE"].iter().any(|name| std::env::var_os(name).is_some());
+    let named =
+        ["DATABASE_URL", "DATABASE_URL_FILE"].iter().any(|name| std::env::var_os(name).is_some());
     if named { postgres::connect_options("order-producer").map(Some) } else { Ok(None) }
 }
 
 fn is_address(text: &str) -> bool {
     let address = text.trim().rsplit_once(':');
-    address.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
+    address.is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
 }
 
 /// A duration on the command line.

@@ -39,7 +39,8 @@ fn a_file_is_published_once_however_often_it_is_sent() {
     let kafka = Kafka::start();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("orders.ndjson");
-    let (keyed, errors) = (GOOD.replacen('{', r#"{"idempotency_key":"k","#, 1), folder.path().join("errors"));
+    let (keyed, errors) =
+        (GOOD.replacen('{', r#"{"idempotency_key":"k","#, 1), folder.path().join("errors"));
     fs::write(&file, format!("{GOOD}\nnope\n\n{keyed}\n{GOOD}\n{{}}\n{GOOD}")).unwrap();
 
     let (status, out, error) = publish(&kafka, &file, &["--errors", errors.to_str().unwrap()]);
@@ -140,7 +141,13 @@ fn every_mistake_in_the_settings_is_told_at_once_and_nothing_starts() {
     let (status, _, error) = run(&mut serve);
 
     assert_eq!(status, 2, "{error}");
-    for name in ["--admin-listen", "--delivery-timeout", "--max-connections", "--kafka-brokers", "DATABASE_URL"] {
+    for name in [
+        "--admin-listen",
+        "--delivery-timeout",
+        "--max-connections",
+        "--kafka-brokers",
+        "DATABASE_URL",
+    ] {
         assert!(error.contains(name), "{name}: {error}");
     }
     let (status, _, error) = run(program(&kafka).args(["serve", "--request-timeout", "5 minutes"]));

@@ -34,6 +34,7 @@ pub(crate) struct Kafka {
 }
 
 /// What a test may choose.
+#[derive(Default)]
 pub(crate) struct Setting {
     pub(crate) limits: Limits,
     pub(crate) connections: ConnectionLimits,
@@ -116,17 +117,6 @@ impl Kafka {
     }
 }
 
-impl Default for Setting {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            connections: ConnectionLimits::default(),
-            publisher: PublisherSettings::default(),
-            reads: None,
-        }
-    }
-}
-
 impl App {
     pub(crate) async fn start() -> Self {
         Self::with(Setting::default()).await
@@ -169,7 +159,12 @@ impl App {
         Answer::of(self.http.get(self.url(path))).await
     }
 
-    pub(crate) fn post(&self, path: &str, content_type: &str, body: &[u8]) -> reqwest::RequestBuilder {
+    pub(crate) fn post(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> reqwest::RequestBuilder {
         self.http.post(self.url(path)).header("content-type", content_type).body(body.to_vec())
     }
 

@@ -8,7 +8,11 @@
 //! - `reads`: questions about orders, against a real Postgres
 //! - `command`: the program: settings, `publish`, `generate`
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a step that fails is a test that fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a step that fails is a test that fails"
+)]
 
 mod harness;
 mod orders;

@@ -30,7 +30,8 @@ impl Database {
         let folder = tempfile::tempdir().unwrap();
         let mut options = StackOptions::for_tests(folder.path().join("stack"));
         options.only = vec!["postgres".to_owned()];
-        let stack = tokio::task::spawn_blocking(move || Stack::up(&options)).await.unwrap().unwrap();
+        let stack =
+            tokio::task::spawn_blocking(move || Stack::up(&options)).await.unwrap().unwrap();
         let url = stack.database_url().unwrap();
         let pool = PgPool::connect_lazy_with(PgConnectOptions::from_str(url.trim()).unwrap());
         schemas::database::MIGRATIONS.run(&pool).await.unwrap();
@@ -39,9 +40,14 @@ impl Database {
             '[{"sku":"SKU-00042","quantity":2,"unit_price_cents":1999}]', '2026-01-01T00:00:00.123456Z', now()"#;
         let columns = "order_id, customer_id, currency, total_cents, items, placed_at, updated_at";
         for (id, fact) in [(CANCELLED, "released_at"), (PAID, "paid_at"), (SHIPPED, "shipped_at")] {
-            this.execute(&format!("insert into orders ({columns}, {fact}) values ('{id}', {details}, now())")).await;
+            this.execute(&format!(
+                "insert into orders ({columns}, {fact}) values ('{id}', {details}, now())"
+            ))
+            .await;
         }
-        let early = format!("insert into orders (order_id, updated_at, paid_at) values ('{EARLY}', now(), now())");
+        let early = format!(
+            "insert into orders (order_id, updated_at, paid_at) values ('{EARLY}', now(), now())"
+        );
         this.execute(&early).await;
         this
     }
@@ -124,7 +130,10 @@ async fn a_timeline_is_in_the_order_of_its_facts(app: &App, database: &Database)
     assert_eq!(timeline["events"][0]["event_type"], "orders.order-placed.v1");
     assert_eq!(timeline["events"][0]["reason"], "why");
     assert_eq!(timeline["events"][1]["occurred_at"], "2026-01-02T00:00:00.000000Z");
-    assert_eq!(app.get(&format!("/orders/{EARLY}/events")).await.json()["events"], serde_json::json!([]));
+    assert_eq!(
+        app.get(&format!("/orders/{EARLY}/events")).await.json()["events"],
+        serde_json::json!([])
+    );
     app.get(&format!("/orders/{NEVER}/events")).await.assert_problem(404, "order_not_found");
 }
 
@@ -142,14 +151,14 @@ async fn pages_follow_each_other_without_gap_or_repeat(app: &App) {
     assert_eq!(seen, [LATE, EARLY, SHIPPED, PAID, CANCELLED]);
 
     let paid = app.get("/orders?status=paid").await.json();
-    let ids: Vec<_> = paid["orders"].as_array().unwrap().iter().map(|order| &order["order_id"]).collect();
+    let ids: Vec<_> =
+        paid["orders"].as_array().unwrap().iter().map(|order| &order["order_id"]).collect();
     assert_eq!(ids, [EARLY, PAID]);
 }
 
 async fn only_orders_that_have_not_ended_are_cancelled(app: &App, database: &Database) {
-    let cancel = async |id: &str| {
-        Answer::of(app.http.post(app.url(&format!("/orders/{id}/cancel")))).await
-    };
+    let cancel =
+        async |id: &str| Answer::of(app.http.post(app.url(&format!("/orders/{id}/cancel")))).await;
     cancel(SHIPPED).await.assert_problem(409, "order_final");
     cancel(LATE).await.assert_problem(409, "order_final");
     cancel(NEVER).await.assert_problem(404, "order_not_found");
@@ -171,7 +180,8 @@ async fn only_orders_that_have_not_ended_are_cancelled(app: &App, database: &Dat
     let fresh = OrderId::fresh();
     let arriving = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let statement = format!("insert into orders (order_id, updated_at) values ('{fresh}', now())");
+        let statement =
+            format!("insert into orders (order_id, updated_at) values ('{fresh}', now())");
         database.execute(&statement).await;
     };
     let id = fresh.to_string();

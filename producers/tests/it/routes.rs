@@ -21,7 +21,9 @@ async fn without_a_database_orders_are_taken_and_reads_say_why_not() {
     let placed = Answer::of(app.order(GOOD)).await;
     let order = format!("/orders/{}", placed.order_id());
 
-    for path in [order.clone(), format!("{order}/events"), format!("{order}?wait=1s"), "/orders".into()] {
+    for path in
+        [order.clone(), format!("{order}/events"), format!("{order}?wait=1s"), "/orders".into()]
+    {
         app.get(&path).await.assert_problem(503, "projection_unavailable");
     }
     let cancel = Answer::of(app.post(&format!("{order}/cancel"), "", b"")).await;
@@ -33,14 +35,25 @@ async fn questions_that_make_no_sense_are_refused_before_the_database() {
     let app = App::start().await;
     let id = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-    for path in ["abc", "{01890a5d-ac96-774b-bcce-b302099a8057}", "01890a5dac96774bbcceb302099a8057", "%ff"] {
+    for path in
+        ["abc", "{01890a5d-ac96-774b-bcce-b302099a8057}", "01890a5dac96774bbcceb302099a8057", "%ff"]
+    {
         app.get(&format!("/orders/{path}")).await.assert_problem(400, "invalid_order_id");
         app.get(&format!("/orders/{path}/events")).await.assert_problem(400, "invalid_order_id");
     }
     for wait in ["31s", "-1", "1m", "", "5s&wait=5s", "%00"] {
         app.get(&format!("/orders/{id}?wait={wait}")).await.assert_problem(400, "invalid_query");
     }
-    for query in ["status=new", "status=", "limit=0", "limit=201", "limit=x", "limit=%2B5", "cursor=x", "limit=1&limit=2"] {
+    for query in [
+        "status=new",
+        "status=",
+        "limit=0",
+        "limit=201",
+        "limit=x",
+        "limit=%2B5",
+        "cursor=x",
+        "limit=1&limit=2",
+    ] {
         app.get(&format!("/orders?{query}")).await.assert_problem(400, "invalid_query");
     }
 }
@@ -55,7 +68,8 @@ async fn every_answer_has_a_trace_and_a_closed_set_of_labels() {
 
     let other = r#"http_requests_total{method="GET",endpoint="other",status="404"}"#;
     assert_eq!(app.metric(other), 200.0);
-    let durations = r#"http_request_duration_seconds_count{method="GET",endpoint="other",status="404"}"#;
+    let durations =
+        r#"http_request_duration_seconds_count{method="GET",endpoint="other",status="404"}"#;
     assert_eq!(app.metric(durations), 200.0);
 }
 

@@ -1,0 +1,57 @@
+# Every command of the README and of CI. Recipes stay short: what takes thought lives in the programs.
+# One profile (release) builds everything, so that demo, tests and benches share one set of artefacts.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO := cargo
+BUILD := $(CARGO) build --release --locked --workspace --bins
+BIN := target/release
+TEST_STACK := $(CURDIR)/target/test-stack
+
+.PHONY: help setup build demo up down check fmt lint doc deny test bench load faults clean
+
+help: ## Show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## Install what the build needs (Debian; asks for nothing else)
+	@bash scripts/setup
+
+build: setup ## Build every program
+	$(BUILD)
+
+demo: build ## Bring everything up, send 1,000 orders, audit them; stays up until Ctrl-C (ONCE=1: stops, exit 0 only if all is well)
+	$(BIN)/order-load demo $(if $(ONCE),--once) $(DEMO_ARGS)
+
+up: build ## Start Kafka and Postgres on their default ports
+	$(BIN)/order-stack up
+
+down: ## Stop what `make up` started and remove its data
+	$(BIN)/order-stack down
+
+check: setup fmt lint doc deny ## Format, lints, docs, dependency policy
+
+fmt:
+	$(CARGO) fmt --all -- --check
+
+lint:
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
+
+deny:
+	@bash scripts/deny
+
+test: build ## Everything that guards main, on real servers of its own
+	@bash scripts/test $(TEST_STACK)
+
+faults: build ## The long suite: zombies, lost brokers, lost databases, a random nemesis
+	$(CARGO) test --release --locked -p load --test faults -- --test-threads=1 --nocapture
+
+bench: build ## How fast, next to how fast it could be
+	$(BIN)/order-load bench $(BENCH_ARGS)
+
+load: build ## HTTP load on a private stack: accepted per second, single and in batches
+	$(BIN)/order-load bench --only c $(BENCH_ARGS)
+
+clean: down ## Remove what was built
+	$(CARGO) clean

@@ -42,16 +42,22 @@ pub async fn run(args: &TopicsArgs, kafka: &KafkaArgs) -> anyhow::Result<Vec<Str
     let names: Vec<String> = Topic::ALL.iter().map(|topic| kafka.topic_prefix.topic(*topic)).collect();
     let min_in_sync = args.min_in_sync.to_string();
     let retention_ms = (u64::from(args.retention_days) * 24 * 60 * 60 * 1000).to_string();
-    let wanted: Vec<NewTopic<'_>> = names
+    let wanted: Vec<NewTopic<'_>> = Topic::ALL
         .iter()
-        .map(|name| {
-            NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication))
+        .zip(&names)
+        .map(|(topic, name)| {
+            let new = NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication))
                 .set("min.insync.replicas", &min_in_sync)
                 .set("retention.ms", &retention_ms)
                 // What the producer compressed stays as it is.
                 .set("compression.type", "producer")
                 // Retention must not follow the clocks of producers.
-                .set("message.timestamp.type", "LogAppendTime")
+                .set("message.timestamp.type", "LogAppendTime");
+            match topic {
+                // A record of the largest size that other topics take, and more headers.
+                Topic::DeadLetters => new.set("max.message.bytes", "2097152"),
+                _ => new,
+            }
         })
         .collect();
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30))).request_timeout(Some(Duration::from_secs(30)));

@@ -112,6 +112,8 @@ impl Publisher {
             .set("compression.type", "lz4")
             .set("linger.ms", settings.linger.as_millis().to_string())
             .set("delivery.timeout.ms", settings.delivery_timeout.as_millis().to_string())
+            // Topics have limits of their own, and that of dead letters is the largest.
+            .set("message.max.bytes", "2097152")
             .set("queue.buffering.max.messages", settings.queue_records.to_string())
             .set("queue.buffering.max.kbytes", settings.queue_kib.to_string());
         let producer = ThreadedProducer::from_config_and_context(&config, Reports)

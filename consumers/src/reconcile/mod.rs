@@ -35,7 +35,7 @@ use self::indicator::Indicator;
 use self::ledger::Ledger;
 use self::progress::Backlog;
 use self::report::Report;
-use self::topics::{Bounds, Topics};
+use self::topics::{Bounds, Offsets, Topics};
 
 /// How often it is asked whether the pipeline is quiet.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -124,7 +124,7 @@ impl Auditor<'_> {
         let since = self.args.since.map(|time| time.as_micros() / 1000);
         self.indicator.say("reading the topics");
         let indicator = self.indicator.clone();
-        let (mut ledger, cut) =
+        let Reading { mut ledger, cut, behind_last } =
             self.with_topics(move |topics| read_topics(topics, since, &indicator)).await?;
         self.indicator.say("reading the tables");
         let snapshot = tables::read(&self.db, &self.kafka.topic_prefix, &mut ledger).await?;
@@ -137,7 +137,8 @@ impl Auditor<'_> {
                 Ok((ledger, now))
             })
             .await?;
-        let quiet = cut.ends == bounds.ends && snapshot.progress.backlog(&bounds).is_empty();
+        let read = Bounds { starts: cut.starts.clone(), ends: behind_last };
+        let quiet = cut.ends == bounds.ends && snapshot.progress.backlog(&read).is_empty();
         let world = World { quiet, starts: cut.starts, snapshot, max_ids: self.args.max_ids };
         Ok(audit(&ledger, &world))
     }
@@ -160,22 +161,29 @@ impl Auditor<'_> {
     }
 }
 
+/// The topics up to the cut.
+struct Reading {
+    ledger: Ledger,
+    cut: Bounds,
+    behind_last: Offsets,
+}
+
 fn read_topics(
     topics: &Topics,
     since_ms: Option<i64>,
     indicator: &Indicator,
-) -> anyhow::Result<(Ledger, Bounds)> {
-    let bounds = topics.bounds()?;
+) -> anyhow::Result<Reading> {
+    let cut = topics.bounds()?;
     let starts = match since_ms {
-        Some(time) => topics.offsets_at(time, &bounds.ends)?,
-        None => bounds.starts.clone(),
+        Some(time) => topics.offsets_at(time, &cut.ends)?,
+        None => cut.starts.clone(),
     };
-    let of_orders = bounds.ends.iter().filter(|((topic, _), _)| *topic == Topic::Orders);
+    let of_orders = cut.ends.iter().filter(|((topic, _), _)| *topic == Topic::Orders);
     let records: i64 = of_orders.map(|(place, end)| (end - starts[place]).max(0)).sum();
     // Every order has a record there, so nothing has to grow while it is read.
     let mut ledger = Ledger::with_capacity(usize::try_from(records)?, since_ms.is_some());
-    topics.read(&starts, &bounds.ends, &mut ledger, indicator)?;
-    Ok((ledger, bounds))
+    let behind_last = topics.read(&starts, &cut.ends, &mut ledger, indicator)?;
+    Ok(Reading { ledger, cut, behind_last })
 }
 
 fn print(report: &Report, json: bool) -> anyhow::Result<()> {

@@ -56,7 +56,9 @@ impl Topics {
             .set("auto.offset.reset", "error")
             .set("check.crcs", "true")
             // Reading is bound by decoding; more in memory would not make it faster.
-            .set("queued.max.messages.kbytes", "32768")
+            .set("queued.max.messages.kbytes", "8192")
+            .set("queued.min.messages", "10000")
+            .set("fetch.max.bytes", "8388608")
             .set("fetch.queue.backoff.ms", "10")
             .create()
             .context("setting up a Kafka consumer")?;
@@ -113,22 +115,26 @@ impl Topics {
         Ok(offsets)
     }
 
-    /// Reads every record before `ends` into `ledger`.
+    /// Reads every record before `ends` into `ledger`. Returns the offset behind the last record of each partition:
+    /// markers of transactions take offsets too, and are neither delivered nor waited for.
     pub(super) fn read(
         &self,
         starts: &Offsets,
         ends: &Offsets,
         ledger: &mut Ledger,
         indicator: &Indicator,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Offsets> {
         let mut read: u64 = 0;
+        let mut behind_last = Offsets::new();
         self.scan(starts, ends, |topic, message| {
             record(ledger, topic, message);
+            behind_last.insert((topic, message.partition()), message.offset() + 1);
             read += 1;
             if read.is_multiple_of(SAY_EVERY) {
                 indicator.say(&format!("reading the topics: {read} records"));
             }
-        })
+        })?;
+        Ok(behind_last)
     }
 
     /// Marks the orders of every record from `starts` to `ends`.

@@ -77,6 +77,13 @@ impl Chunk {
         });
     }
 
+    /// Records without key, value and headers, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(offsets: Range<i64>, timestamp_ms: i64) -> Self {
+        let span = |offset| Span { offset, timestamp_ms, key: None, value: None, headers: 0..0 };
+        Self { records: offsets.map(span).collect(), ..Self::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.records.len()
     }

@@ -146,3 +146,59 @@ impl Owned {
         self.partitions.lock().expect("no code panics while it holds this lock").clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(next_offset: i64, end_offset: i64) -> Partition {
+        let claim = Claim { topic: "orders".to_owned(), partition: 0, next_offset, epoch: 1 };
+        Partition::new(claim, Topic::Orders, end_offset)
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros((1_700_000_000 + seconds) * 1_000_000).unwrap()
+    }
+
+    #[test]
+    fn a_drained_partition_is_not_behind() {
+        let partition = partition(7, 7);
+
+        assert_eq!(partition.lag(), Some(0));
+        assert_eq!(partition.lag_seconds(at(0)), Some(0.0));
+    }
+
+    #[test]
+    fn seconds_behind_are_unknown_until_the_record_is_in_hand() {
+        let partition = partition(7, 9);
+        assert_eq!(partition.lag(), Some(2));
+        assert_eq!(partition.lag_seconds(at(0)), None);
+
+        partition.waiting_since(at(0).as_micros() / 1000);
+
+        assert_eq!(partition.lag_seconds(at(5)), Some(5.0));
+    }
+
+    #[test]
+    fn seconds_behind_follow_the_oldest_record_that_is_not_committed() {
+        let partition = partition(0, 3);
+        let ms = |seconds| at(seconds).as_micros() / 1000;
+        partition.waiting_since(ms(0));
+        partition.next_waiting_since(Some(ms(10))); // a lane took the first record
+        assert_eq!(partition.lag_seconds(at(20)), Some(20.0), "taken is not committed");
+
+        partition.committed(1);
+
+        assert_eq!(partition.lag_seconds(at(20)), Some(10.0));
+        partition.next_waiting_since(None);
+        partition.committed(3);
+        assert_eq!(partition.lag_seconds(at(30)), Some(0.0));
+    }
+
+    #[test]
+    fn lag_is_never_negative() {
+        let partition = partition(10, 4);
+
+        assert_eq!(partition.lag(), Some(0));
+    }
+}

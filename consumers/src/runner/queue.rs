@@ -225,3 +225,119 @@ pub(crate) struct Limits {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no code panics while it holds this lock")
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::Topic;
+
+    use super::*;
+    use crate::store::progress::Claim;
+
+    const NOW: Duration = Duration::ZERO;
+    const ALL: Limits = Limits { records: 1000, bytes: 1_000_000 };
+
+    fn partition(number: i32) -> Arc<Partition> {
+        let claim = Claim { topic: "orders".to_owned(), partition: number, next_offset: 0, epoch: 1 };
+        Arc::new(Partition::new(claim, Topic::Orders, 0))
+    }
+
+    fn queue(lanes: usize, partitions: &[Arc<Partition>]) -> Queue {
+        let queue = Queue::new(lanes, 10_000);
+        queue.assign(partitions, &CancellationToken::new());
+        queue
+    }
+
+    async fn batch(queue: &Queue, lane: usize, limits: Limits) -> (Arc<Partition>, Batch) {
+        loop {
+            match queue.next(lane, limits, NOW).await {
+                Work::Assigned(_) => {}
+                Work::Batch(partition, batch) => return (partition, batch),
+                _ => panic!("there should be a batch"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_holds_one_partition_up_to_the_limit() {
+        let (zero, two) = (partition(0), partition(2));
+        let queue = queue(2, &[zero.clone(), two.clone()]);
+        queue.push(&zero, Chunk::of(0..6, 10));
+        queue.push(&zero, Chunk::of(6..9, 11));
+        queue.push(&two, Chunk::of(0..1, 20));
+
+        let (first, small) = batch(&queue, 0, Limits { records: 8, ..ALL }).await;
+        let (_, rest) = batch(&queue, 0, ALL).await;
+        let (last, other) = batch(&queue, 0, ALL).await;
+
+        assert!(first == zero && small.len() == 6 && small.next_offset() == Some(6));
+        assert_eq!(rest.next_offset(), Some(9));
+        assert!(last == two && other.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_record_goes_first() {
+        let (late, early) = (partition(0), partition(1));
+        let queue = queue(1, &[late.clone(), early.clone()]);
+        queue.push(&late, Chunk::of(0..1, 2_000));
+        queue.push(&early, Chunk::of(0..1, 1_000));
+
+        let (first, _) = batch(&queue, 0, ALL).await;
+
+        assert!(first == early);
+    }
+
+    #[tokio::test]
+    async fn room_is_used_up_by_what_waits_and_comes_back_when_it_is_taken_or_dropped() {
+        let zero = partition(0);
+        let queue = queue(1, std::slice::from_ref(&zero));
+        assert!(queue.wait_for_room(NOW));
+
+        queue.push(&zero, Chunk::of(0..1000, 1));
+        assert!(!queue.wait_for_room(NOW), "a thousand records are more than ten thousand bytes");
+        batch(&queue, 0, ALL).await;
+        assert!(queue.wait_for_room(NOW));
+
+        queue.push(&zero, Chunk::of(0..1000, 1));
+        queue.clear();
+        assert!(queue.has_plenty_of_room());
+        assert!(matches!(queue.next(0, ALL, NOW).await, Work::Idle), "what was dropped is gone");
+    }
+
+    #[tokio::test]
+    async fn settling_waits_for_every_lane() {
+        let queue = Arc::new(queue(2, &[partition(0), partition(1)]));
+        assert!(!queue.settle(NOW), "no lane has answered");
+
+        let lanes: Vec<_> = (0..2)
+            .map(|lane| {
+                let queue = queue.clone();
+                tokio::spawn(async move {
+                    loop {
+                        if let Work::Settle(settled) = queue.next(lane, ALL, Duration::from_secs(10)).await {
+                            settled.send(()).ok();
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let waiting = queue.clone();
+        let settled = tokio::task::spawn_blocking(move || waiting.settle(Duration::from_secs(10)));
+
+        assert!(settled.await.unwrap());
+        for lane in lanes {
+            lane.await.unwrap();
+        }
+    }
+
+    #[test]
+    fn an_order_meets_one_lane_on_every_topic() {
+        let queue = Queue::new(3, 1);
+        let claim = |topic: &str| Claim { topic: topic.to_owned(), partition: 5, next_offset: 0, epoch: 1 };
+
+        let lanes = [Topic::Orders, Topic::Payments]
+            .map(|role| queue.lane_of(&Partition::new(claim(role.name()), role, 0)));
+
+        assert_eq!(lanes[0], lanes[1]);
+    }
+}

@@ -222,10 +222,22 @@ impl<S: Stage> Attempt<'_, S> {
     }
 }
 
-/// The copy that goes to the topic of dead letters: the original bytes and headers, and where they came from.
+/// Largest copy, in bytes; the topic of dead letters takes records of 2 MiB. What is larger would be refused for ever, and
+/// everything behind it would wait.
+const LARGEST_COPY: usize = 1_500_000;
+
+/// The copy that goes to the topic of dead letters: the original bytes and headers, and where they came from. The row in
+/// `dead_letters` has the bytes in any case.
 fn dead_letter_record(stage: &str, prefix: &TopicPrefix, letter: &dead_letters::DeadLetter<'_>) -> Outgoing {
     let mut headers: Vec<(String, Option<Vec<u8>>)> =
         letter.header_names.iter().cloned().zip(letter.header_values.iter().cloned()).collect();
+    let (mut key, mut value) = (letter.key.unwrap_or_default(), letter.value.unwrap_or_default());
+    let header_bytes = |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
+    let bytes = key.len() + value.len() + headers.iter().map(header_bytes).sum::<usize>();
+    if bytes > LARGEST_COPY {
+        (key, value) = (&[], &[]);
+        headers = vec![("dlq-omitted-bytes".to_owned(), Some(bytes.to_string().into_bytes()))];
+    }
     let ours = [
         ("dlq-stage", stage.to_owned()),
         ("dlq-code", letter.code.to_owned()),
@@ -238,8 +250,8 @@ fn dead_letter_record(stage: &str, prefix: &TopicPrefix, letter: &dead_letters::
     headers.extend(ours.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))));
     Outgoing {
         topic: prefix.topic(Topic::DeadLetters),
-        key: letter.key.unwrap_or_default().to_vec(),
-        value: letter.value.unwrap_or_default().to_vec(),
+        key: key.to_vec(),
+        value: value.to_vec(),
         headers,
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Drain {
     pub(super) stage_sql: Sample,
     pub(super) to_upsert: f64,
     pub(super) to_stage_sql: f64,
+    /// Events per transaction of the stage.
+    pub(super) batch: f64,
     /// Resident bytes, by process.
     pub(super) memory: BTreeMap<&'static str, Memory>,
     pub(super) faults: Vec<String>,
@@ -51,6 +53,7 @@ struct Bench<'a> {
     servers: Vec<Subject>,
     orders: Vec<OrderPlaced>,
     memory: BTreeMap<&'static str, Memory>,
+    batches: Vec<f64>,
     faults: Vec<String>,
     args: &'a BenchArgs,
 }
@@ -64,6 +67,7 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<D
         servers: Subject::servers(stack)?,
         orders: orders::placed(args.events)?,
         memory: BTreeMap::new(),
+        batches: Vec::new(),
         faults: Vec::new(),
         pipeline,
         database,
@@ -86,6 +90,7 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<D
         upsert: Sample::median(&upsert),
         stage_sql: Sample::median(&stage_sql),
         memory: bench.memory,
+        batch: median(bench.batches),
         faults: bench.faults,
     })
 }
@@ -126,6 +131,8 @@ impl Bench<'_> {
             cpu: usage::per(count / 1e6, &before, &after),
         };
         self.told("order stage", round, &sample);
+        let batches = process.metric("stage_batch_events_count", &[("stage", "order")]).await?;
+        self.batches.push(last.count as f64 / batches.unwrap_or(1.0));
         process.stop(STOP_PATIENCE).await?;
         self.check().await?;
         Ok(sample)

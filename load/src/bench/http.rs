@@ -13,6 +13,7 @@ use super::http_client::{Answers, Kind, Requests, send};
 use super::sample::{Sample, median, quantile};
 use super::usage::{self, Subject};
 use super::{BenchArgs, PRODUCER, kafka_of, say};
+use crate::eventually::eventually;
 use crate::pipeline::{Pipeline, STOP_PATIENCE};
 
 /// Connections, the broker's code and the first segments are warm after this.
@@ -111,6 +112,11 @@ async fn check(
 
 /// Records in the topic of orders.
 async fn records(pipeline: &Pipeline) -> anyhow::Result<i64> {
+    // A topic that was just made may have no leader yet.
+    eventually(BROKER_PATIENCE, "the topic's ends are known", async || count(pipeline).await).await
+}
+
+async fn count(pipeline: &Pipeline) -> anyhow::Result<i64> {
     let kafka = kafka_of(pipeline);
     let counting = tokio::task::spawn_blocking(move || {
         let topic = kafka.topic_prefix.topic(Topic::Orders);

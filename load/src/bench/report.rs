@@ -88,7 +88,10 @@ impl Report {
         *text += &line("order stage, from the topic", &drain.stage, cpu);
         *text += &line("limit: upsert of 8 columns, from memory", &drain.upsert, cpu);
         *text += &line("limit: the stage's own SQL, from memory", &drain.stage_sql, cpu);
-        *text += &format!("stage / upsert {:.2}, stage / own SQL {:.2}\n\n", drain.to_upsert, drain.to_stage_sql);
+        *text += &format!(
+            "stage / upsert {:.2}, stage / own SQL {:.2}; {:.0} events per transaction\n\n",
+            drain.to_upsert, drain.to_stage_sql, drain.batch
+        );
         goals.at_least("a  order stage / upsert limit", drain.to_upsert, GOAL_TO_LIMIT);
         goals.at_most("a  CPU seconds per million events", drain.stage.cpu_total(), GOAL_CPU_PER_MILLION);
     }
@@ -140,10 +143,10 @@ fn heading(rate: &str, cpu: &str, names: &Cpu) -> String {
 }
 
 fn line(name: &str, sample: &Sample, names: &Cpu) -> String {
-    let mut text = format!("{name:<42}{:>12.0}{:>12.2}", sample.per_second, sample.cpu_total());
+    let mut text = format!("{name:<42}{:>12.0}{:>12.3}", sample.per_second, sample.cpu_total());
     for name in names.keys() {
         let seconds = sample.cpu.get(name).copied().unwrap_or(0.0);
-        write!(text, "{seconds:>13.2}").ok();
+        write!(text, "{seconds:>13.3}").ok();
     }
     text.push('\n');
     text

@@ -5,14 +5,17 @@
 //! - `repeats`: facts told again
 //! - `crashes`: processes killed at every step
 //! - `poison`: records that can never be applied
+//! - `replay`: dead letters corrected, replayed, given up
 //! - `stock`: promising only what is there
 //! - `outside`: gateways and carriers that lose their answers
 
 mod world;
 mod ledger;
+mod events;
 mod life;
 mod repeats;
 mod crashes;
 mod poison;
+mod replay;
 mod stock;
 mod outside;

@@ -106,7 +106,7 @@ pub(crate) async fn stop(mut process: Process) {
 
 fn shared_stack() -> Stack {
     const HOW: &str = "these tests need servers: run `make test`, or bring some up with \
-                       `export ORDER_STACK_DIR=/tmp/test-stack; order-stack up --ports free`";
-    let directory = std::env::var_os("ORDER_STACK_DIR").expect(HOW);
+                       `export ORDER_STACK_STATE_DIR=/tmp/test-stack; order-stack up --ports free`";
+    let directory = std::env::var_os("ORDER_STACK_STATE_DIR").expect(HOW);
     Stack::attach(directory).expect(HOW)
 }

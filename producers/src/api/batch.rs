@@ -24,6 +24,12 @@ use crate::trace::TraceContext;
 
 const NDJSON: &str = "application/x-ndjson";
 
+/// Orders, one JSON object per line, as text.
+#[derive(ToSchema)]
+#[schema(value_type = String, pattern = "\\S")]
+#[expect(dead_code, reason = "it only describes the body")]
+pub(super) struct OrderLines(String);
+
 /// What became of a line.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LineResult {
@@ -56,7 +62,7 @@ pub(super) struct LineResult {
     tag = "orders",
     operation_id = "placeOrders",
     params(("traceparent" = Option<String>, Header, description = "W3C Trace Context; the orders are followed under it")),
-    request_body(content = String, content_type = "application/x-ndjson",
+    request_body(content = OrderLines, content_type = "application/x-ndjson",
         description = "At most 1000 lines and 4 MiB, each line an order of at most 64 KiB"),
     responses(
         (status = 200, description = "One result per order", body = String, content_type = "application/x-ndjson"),

@@ -97,13 +97,13 @@ async fn chunks_without_end_are_413() {
     let mut stream = connect(&app).await;
     stream.write_all(head("transfer-encoding: chunked\r\n").as_bytes()).await.unwrap();
     let chunk = format!("1000\r\n{}\r\n", " ".repeat(4_096));
-    for _ in 0..1_000 {
+    // Until the server has had enough; what it says may be lost to the reset of a connection that is still sent to.
+    for _ in 0..10_000 {
         if stream.write_all(chunk.as_bytes()).await.is_err() {
             break;
         }
     }
 
-    // The answer may be lost to the reset that follows it; the connection must not survive.
     let answer = rest(&mut stream).await;
 
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
@@ -116,19 +116,19 @@ async fn requests_that_break_the_protocol_are_refused_and_closed() {
     let app = App::start().await;
     let long = format!("x: {}\r\n", "y".repeat(100_000));
     let many = (0..200).map(|n| format!("x-{n}: y\r\n")).collect::<String>();
-    let both = "content-length: 5\r\ntransfer-encoding: chunked\r\n";
+    // Read by its chunks, as RFC 9112 has it: an empty body, which is no order.
+    let both = "content-length: 5\r\ntransfer-encoding: chunked\r\nconnection: close\r\n";
     let cases = [
         ("HTTP/1.1 431 ", head(&long)),
         ("HTTP/1.1 431 ", head(&many)),
         ("HTTP/1.1 400 ", head("content-length: 5\r\ncontent-length: 6\r\n")),
         ("HTTP/1.1 400 ", head("content-length: -5\r\n")),
         ("HTTP/1.1 400 ", "\u{16}\u{3}\u{1}\u{2}\u{0}\r\n\r\n".to_owned()),
-        ("HTTP/1.1 4", format!("{}0\r\n\r\n", head(both))),
+        ("HTTP/1.1 400 ", format!("{}0\r\n\r\n", head(both))),
     ];
     for (expected, request) in cases {
         let mut stream = connect(&app).await;
         stream.write_all(request.as_bytes()).await.unwrap();
-        stream.shutdown().await.unwrap();
         let answer = rest(&mut stream).await;
         assert!(answer.starts_with(expected), "{request:.120}: {answer}");
     }

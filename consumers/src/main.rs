@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use consumers::{migrate, reconcile, run, status, stock, topics};
+use consumers::{dead_letters, migrate, progress_tool, reconcile, run, status, stock, topics};
 use producers::kafka::KafkaArgs;
 use producers::postgres::connect_options;
 use telemetry::logs::{self, LogArgs};
@@ -49,6 +49,8 @@ enum Command {
     },
     /// Check independently that no order was lost or processed twice.
     Reconcile(reconcile::ReconcileArgs),
+    DeadLetters(dead_letters::DeadLettersArgs),
+    Progress(progress_tool::ProgressArgs),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +100,8 @@ async fn execute(cli: Cli) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Reconcile(args) => reconcile::run(&args, &cli.kafka, database()?).await,
+        Command::DeadLetters(args) => dead_letters::run(args, &cli.kafka, database()?).await,
+        Command::Progress(args) => progress_tool::run(args, &cli.kafka, database()?).await,
     }
 }
 

@@ -60,6 +60,7 @@ pub struct Producer {
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     pub partitions: u32,
+    /// Copies of each record; of three, two must be there for a write to count.
     pub replication: u32,
     pub skus: u32,
     /// Pieces of each.
@@ -147,7 +148,9 @@ impl Pipeline {
         self.tool(&["migrate"]).await?;
         let Setup { partitions, replication, skus, quantity, scarce, scarce_quantity } = setup;
         let number = |number: u32| number.to_string();
-        self.tool(&["topics", "--partitions", &number(partitions), "--replication", &number(replication)]).await?;
+        let [partitions, copies] = [partitions, replication].map(number);
+        let in_sync = number(if replication >= 3 { 2 } else { 1 });
+        self.tool(&["topics", "--partitions", &partitions, "--replication", &copies, "--min-in-sync", &in_sync]).await?;
         let [skus, quantity, scarce, scarce_quantity] = [skus, quantity, scarce, scarce_quantity].map(number);
         self.tool(&[
             "stock", "--skus", &skus, "--quantity", &quantity, "--scarce", &scarce, "--scarce-quantity", &scarce_quantity,

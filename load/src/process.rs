@@ -147,6 +147,20 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("signal {}", self.spec.name))
     }
 
+    /// Waits until something has frozen it: a STOP of ours, or a crash point.
+    pub async fn frozen(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let what = format!("{} is frozen", self.spec.name);
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let waited = eventually(patience, &what, async || {
+            let text = std::fs::read_to_string(&stat).context("it has ended")?;
+            // The command name before the state may hold anything but ends with the last parenthesis.
+            let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            anyhow::ensure!(state == Some('T'), "its state is {state:?}");
+            Ok(())
+        });
+        waited.await.with_context(|| self.tail())
+    }
+
     /// A crash: gone without a word when this returns.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::KILL)?;

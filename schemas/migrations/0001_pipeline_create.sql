@@ -18,11 +18,12 @@ create table outbox (
     stage        text        not null,
     topic        text        not null,
     partition    integer     not null,
-    next_offset  bigint      not null, -- of the batch that decided the effects
+    epoch        bigint      not null, -- of the owner that decided them; after a rewind the same batch may come again
+    next_offset  bigint      not null, -- of the batch that decided them
     effects      bytea       not null,
     effect_count integer     not null,
     created_at   timestamptz not null default now(),
-    constraint outbox_pkey primary key (stage, topic, partition, next_offset)
+    constraint outbox_pkey primary key (stage, topic, partition, epoch, next_offset)
 );
 alter table outbox alter column effects set storage external; -- compressed already
 
@@ -47,9 +48,10 @@ create table dead_letters (
     created_at       timestamptz not null default now(),
     updated_at       timestamptz not null default now(),
     constraint dead_letters_pkey primary key (dead_letter_id),
-    constraint dead_letters_record_key unique (stage, topic, partition, record_offset),
     constraint dead_letters_state_check check (state in ('open', 'parked', 'replaying', 'replayed', 'discarded'))
 );
+-- Not unique: after a rewind, or on a topic made anew, an offset may be set aside again; the fence lets each through once.
+create index dead_letters_record_idx on dead_letters (topic, partition, record_offset);
 create index dead_letters_order_idx on dead_letters (stage, order_id) where state in ('open', 'parked', 'replaying');
 
 -- Orders whose later events wait at a stage until its dead letter is replayed or discarded.

@@ -186,6 +186,11 @@ where
     Ok(Some(Decoded { envelope, event, replay_of }))
 }
 
+/// The dead letter that a record says it was replayed from, whatever else is wrong with it.
+pub fn replay_of<'a>(headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Option<i64> {
+    std::str::from_utf8(Headers::collect(headers).replay_of?).ok()?.parse().ok()
+}
+
 /// The headers that matter, as found.
 #[derive(Default)]
 struct Headers<'a> {

@@ -18,8 +18,8 @@ pub(crate) struct Intake {
     pub(crate) events: Vec<Received>,
     /// Records that can never be applied here.
     pub(crate) refused: Vec<Refused>,
-    /// Records of types the stage does not act on.
-    pub(crate) passed_over: usize,
+    /// Dead letters replayed here of which the stage wants nothing: settled by being read.
+    pub(crate) nothing_to_do: Vec<i64>,
 }
 
 /// A record to be set aside.
@@ -42,12 +42,12 @@ impl Intake {
         for (number, record) in batch.records().enumerate() {
             match codec::decode_wanted(partition.role, record.raw(), inputs) {
                 Ok(Some(decoded)) => intake.events.push(received(partition, number, decoded)),
-                Ok(None) => intake.passed_over += 1,
+                Ok(None) => intake.nothing_to_do.extend(codec::replay_of(record.headers())),
                 Err(error) => intake.refused.push(Refused {
                     record: number,
                     order_id: record.key().and_then(OrderId::from_key),
                     event_id: None,
-                    replay_of: None,
+                    replay_of: codec::replay_of(record.headers()),
                     code: error.code(),
                     detail: sentence(&error),
                 }),

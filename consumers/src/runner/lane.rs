@@ -179,6 +179,7 @@ impl<S: Stage> Lane<S> {
         let key = outbox::Key {
             topic: partition.source.topic.clone(),
             partition: partition.number(),
+            epoch: partition.epoch,
             next_offset,
         };
         self.emit(partition, key, committed.outgoing).await
@@ -350,7 +351,7 @@ impl<S: Stage> Lane<S> {
             };
             match read {
                 Ok(rows) => {
-                    let row = rows.into_iter().find(|row| row.key.next_offset == next_offset);
+                    let row = rows.into_iter().find(|row| row.key.epoch == partition.epoch && row.key.next_offset == next_offset);
                     let outgoing = row.map_or_else(|| Ok(Vec::new()), |row| effects::decode(&row.effects));
                     let outgoing = outgoing.map_err(|error| Stop::Fatal(format!("an outbox row cannot be read: {error:#}")))?;
                     return Ok(Committed { outgoing, applied: intake.events, refused: intake.refused, ..Committed::default() });

@@ -147,7 +147,8 @@ impl<S: Stage> Attempt<'_, S> {
         for refused in &set_aside {
             self.set_aside(&mut *db, refused, &mut outgoing).await?;
         }
-        let done: Vec<i64> = ready.iter().filter_map(|event| event.replay_of).collect();
+        let applied = ready.iter().filter_map(|event| event.replay_of);
+        let done: Vec<i64> = applied.chain(self.intake.nothing_to_do.iter().copied()).collect();
         if !done.is_empty() {
             dead_letters::replayed(&mut *db, S::NAME, &done).await?;
         }
@@ -175,6 +176,7 @@ impl<S: Stage> Attempt<'_, S> {
         outbox::Key {
             topic: self.partition.source.topic.clone(),
             partition: self.partition.source.partition,
+            epoch: self.partition.epoch,
             next_offset: self.next_offset,
         }
     }
@@ -188,7 +190,8 @@ impl<S: Stage> Attempt<'_, S> {
 
     async fn replaying(&self, db: &mut PgConnection) -> Result<HashSet<i64>, sqlx::Error> {
         let events = self.intake.events.iter().filter_map(|event| event.replay_of);
-        let letters: Vec<i64> = events.chain(self.intake.refused.iter().filter_map(|r| r.replay_of)).collect();
+        let refused = self.intake.refused.iter().filter_map(|refused| refused.replay_of);
+        let letters: Vec<i64> = events.chain(refused).collect();
         if letters.is_empty() {
             return Ok(HashSet::new());
         }

@@ -1,1 +1,17 @@
-fn main(){}
+//! The promises while servers and processes break, on servers of each test's own. Takes minutes: `make faults`.
+//!
+//! - `frozen`: processes that sleep through their session, and wake up
+//! - `servers`: brokers and databases killed under load
+//! - `members`: stages joining and leaving under load
+//! - `lost`: records that are gone before they were read
+//! - `nemesis`: all of it at random, from a seed
+
+#[path = "../it/world.rs"]
+#[expect(dead_code, reason = "the short tests use all of it")]
+mod world;
+mod servers_of_its_own;
+mod frozen;
+mod servers;
+mod members;
+mod lost;
+mod nemesis;

@@ -29,10 +29,14 @@ pub(crate) struct World {
 impl World {
     /// Topics, tables and stock, and nothing at work yet.
     pub(crate) async fn new(name: &str, setup: Setup) -> Self {
-        let stack = shared_stack();
+        Self::on(&shared_stack(), name, setup).await
+    }
+
+    /// The same on servers of one's own, which may be broken.
+    pub(crate) async fn on(stack: &Stack, name: &str, setup: Setup) -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", &id[..8]));
-        let pipeline = Pipeline::separate(&stack, name, &directory).await.unwrap();
+        let pipeline = Pipeline::separate(stack, name, &directory).await.unwrap();
         pipeline.set_up(setup).await.unwrap();
         Self { pipeline, directory }
     }

@@ -2,6 +2,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use producers::api::Reads;
+use producers::postgres;
 use producers::waiters::Waiters;
 use schemas::OrderId;
 use sqlx::PgPool;
@@ -21,7 +22,9 @@ const NEVER: &str = "00000000-0000-7000-8000-0000000000ff";
 /// A Postgres of its own, with the pipeline's tables and a few orders.
 struct Database {
     stack: Stack,
+    /// For what the pipeline would write.
     pool: PgPool,
+    options: PgConnectOptions,
     _folder: tempfile::TempDir,
 }
 
@@ -33,9 +36,10 @@ impl Database {
         let stack =
             tokio::task::spawn_blocking(move || Stack::up(&options)).await.unwrap().unwrap();
         let url = stack.database_url().unwrap();
-        let pool = PgPool::connect_lazy_with(PgConnectOptions::from_str(url.trim()).unwrap());
+        let options = PgConnectOptions::from_str(url.trim()).unwrap();
+        let pool = PgPool::connect_lazy_with(options.clone());
         schemas::database::MIGRATIONS.run(&pool).await.unwrap();
-        let this = Self { stack, pool, _folder: folder };
+        let this = Self { stack, pool, options, _folder: folder };
         let details = r#"'C-1', 'EUR', 3998,
             '[{"sku":"SKU-00042","quantity":2,"unit_price_cents":1999}]', '2026-01-01T00:00:00.123456Z', now()"#;
         let columns = "order_id, customer_id, currency, total_cents, items, placed_at, updated_at";
@@ -57,7 +61,8 @@ impl Database {
     }
 
     fn setting(&self) -> Setting {
-        let (pool, waiters) = (self.pool.clone(), Waiters::start(self.pool.clone(), 100));
+        let pool = postgres::read_pool(self.options.clone(), 4);
+        let waiters = Waiters::start(pool.clone(), 100);
         Setting { reads: Some(Reads { pool, waiters }), ..Setting::default() }
     }
 }

@@ -1,0 +1,81 @@
+//! Processes that sleep through their session while somebody else takes over, and wake up with a batch in hand.
+
+use std::time::{Duration, Instant};
+
+use consumers::stages::CATALOGUE;
+use load::eventually::eventually;
+use load::process::{Process, Signal};
+
+use crate::servers_of_its_own::Servers;
+use crate::world::{SETUP, World, hasty, mixed_orders, run};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The session (2 s), the end of the frozen transaction (10 s), and a slow machine.
+const TAKE_OVER: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_stage_that_wakes_up_after_its_session_is_fenced_and_changes_nothing() {
+    let servers = Servers::up(1).await;
+    let world = World::on(servers.stack(), "zombie", SETUP).await;
+    let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
+    let mut placed = 0;
+    for stage in CATALOGUE {
+        // Holds a batch, and has not begun its transaction.
+        let (mut zombie, _others) = freeze_with_a_batch(&world, stage.name, "prepared").await;
+        producer.client.place_all(mixed_orders(200, 20 + placed), &run(9), |_| ()).await.unwrap();
+        placed += 200;
+        zombie.frozen(PATIENCE).await.unwrap();
+        let _successor = successor(&world, stage.name).await;
+        world.expect_reconciled(placed).await;
+
+        zombie.signal(Signal::CONT).unwrap();
+
+        eventually(PATIENCE, "the zombie notices that it was fenced", async || {
+            let fenced = zombie.metric("stage_fenced_total", &[("stage", stage.name)]).await?;
+            anyhow::ensure!(fenced >= Some(1.0), "fenced {fenced:?} times");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        world.expect_reconciled(placed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stage_frozen_inside_its_transaction_does_not_keep_its_successor_waiting() {
+    let servers = Servers::up(1).await;
+    let world = World::on(servers.stack(), "inside", SETUP).await;
+    let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
+    let mut placed = 0;
+    for stage in CATALOGUE {
+        let (mut zombie, _others) = freeze_with_a_batch(&world, stage.name, "before_commit").await;
+        producer.client.place_all(mixed_orders(200, 40 + placed), &run(9), |_| ()).await.unwrap();
+        placed += 200;
+        zombie.frozen(PATIENCE).await.unwrap();
+        let frozen_at = Instant::now();
+
+        let _successor = successor(&world, stage.name).await;
+        world.expect_reconciled(placed).await;
+
+        let took = frozen_at.elapsed();
+        assert!(took < TAKE_OVER, "{} took {took:?} to go on", stage.name);
+        zombie.signal(Signal::CONT).unwrap();
+        zombie.ready(PATIENCE).await.unwrap();
+        world.expect_reconciled(placed).await;
+    }
+}
+
+/// The stage that will freeze at its first batch, and all others.
+async fn freeze_with_a_batch(world: &World, stage: &str, point: &str) -> (Process, Process) {
+    let others: Vec<&str> = CATALOGUE.iter().map(|other| other.name).filter(|other| *other != stage).collect();
+    let others = world.stages(&others).await;
+    let crash_at = format!("{stage}.{point}:stop");
+    let zombie = world.pipeline.start_stages(stage, &[stage], |spec| hasty(spec).crash_at(&crash_at)).await.unwrap();
+    (zombie, others)
+}
+
+/// Another member for the same stage; ready once the group has given up on the frozen one.
+async fn successor(world: &World, stage: &str) -> Process {
+    world.pipeline.start_stages(&format!("{stage}-successor"), &[stage], hasty).await.unwrap()
+}

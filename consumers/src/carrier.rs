@@ -58,7 +58,11 @@ pub enum ShipmentResult {
 /// A carrier.
 pub trait Carrier: Send + Sync {
     /// Arranges a shipment, once per `key`.
-    fn arrange<'a>(&'a self, key: EventId, shipment: Shipment<'a>) -> BoxFuture<'a, Result<ShipmentResult, Fault>>;
+    fn arrange<'a>(
+        &'a self,
+        key: EventId,
+        shipment: Shipment<'a>,
+    ) -> BoxFuture<'a, Result<ShipmentResult, Fault>>;
 
     /// Makes sure that nothing ships under `key`; does nothing if nothing was arranged.
     fn cancel(&self, key: EventId) -> BoxFuture<'_, Result<(), Fault>>;
@@ -67,10 +71,14 @@ pub trait Carrier: Send + Sync {
 /// The carrier that `args` ask for.
 pub fn from_args(args: &CarrierArgs) -> anyhow::Result<Box<dyn Carrier>> {
     Ok(match &args.carrier_url {
-        None => Box::new(Simulator { unreachable_prefix: args.simulated_unreachable_prefix.clone() }),
+        None => {
+            Box::new(Simulator { unreachable_prefix: args.simulated_unreachable_prefix.clone() })
+        }
         Some(url) => {
             let timeout = Duration::from_millis(args.carrier_timeout_ms);
-            Box::new(HttpCarrier { service: Service::new("carrier", url, timeout, "CARRIER_TOKEN")? })
+            Box::new(HttpCarrier {
+                service: Service::new("carrier", url, timeout, "CARRIER_TOKEN")?,
+            })
         }
     })
 }
@@ -93,7 +101,11 @@ struct Arranged {
 }
 
 impl Carrier for Simulator {
-    fn arrange<'a>(&'a self, key: EventId, shipment: Shipment<'a>) -> BoxFuture<'a, Result<ShipmentResult, Fault>> {
+    fn arrange<'a>(
+        &'a self,
+        key: EventId,
+        shipment: Shipment<'a>,
+    ) -> BoxFuture<'a, Result<ShipmentResult, Fault>> {
         let prefix = &self.unreachable_prefix;
         let unreachable = !prefix.is_empty() && shipment.customer_id.as_str().starts_with(prefix);
         let result = if unreachable {
@@ -113,7 +125,11 @@ impl Carrier for Simulator {
 }
 
 impl Carrier for HttpCarrier {
-    fn arrange<'a>(&'a self, key: EventId, shipment: Shipment<'a>) -> BoxFuture<'a, Result<ShipmentResult, Fault>> {
+    fn arrange<'a>(
+        &'a self,
+        key: EventId,
+        shipment: Shipment<'a>,
+    ) -> BoxFuture<'a, Result<ShipmentResult, Fault>> {
         async move {
             let request = self.service.request(Method::POST, "shipments", key)?.json(&shipment);
             let response = self.service.send(request, &[StatusCode::UNPROCESSABLE_ENTITY]).await?;
@@ -128,7 +144,9 @@ impl Carrier for HttpCarrier {
 
     fn cancel(&self, key: EventId) -> BoxFuture<'_, Result<(), Fault>> {
         async move {
-            self.service.send(self.service.request(Method::POST, "shipments/cancel", key)?, &[]).await?;
+            self.service
+                .send(self.service.request(Method::POST, "shipments/cancel", key)?, &[])
+                .await?;
             Ok(())
         }
         .boxed()

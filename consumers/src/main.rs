@@ -17,11 +17,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 ///
 /// Postgres is named by DATABASE_URL_FILE (a file that holds the URL) or DATABASE_URL, never on the command line.
 #[derive(Parser)]
-#[command(name = "order-consumer", version, after_help = "Examples:
+#[command(
+    name = "order-consumer",
+    version,
+    after_help = "Examples:
   order-consumer migrate && order-consumer topics     prepare Postgres and Kafka
   order-consumer run --all                            every stage in one process
   order-consumer run --stage payment                  one stage; start more for more throughput
-  order-consumer reconcile --wait 60s                 check that nothing was lost or doubled")]
+  order-consumer reconcile --wait 60s                 check that nothing was lost or doubled"
+)]
 struct Cli {
     #[command(flatten)]
     kafka: KafkaArgs,

@@ -15,7 +15,9 @@ use crate::stage::Fault;
 const CONCURRENT_CALLS: usize = 32;
 
 /// Makes the calls, a bounded number at a time, and answers in no particular order; the first fault ends it.
-pub(crate) async fn concurrently<T>(calls: Vec<BoxFuture<'_, Result<T, Fault>>>) -> Result<Vec<T>, Fault> {
+pub(crate) async fn concurrently<T>(
+    calls: Vec<BoxFuture<'_, Result<T, Fault>>>,
+) -> Result<Vec<T>, Fault> {
     stream::iter(calls).buffer_unordered(CONCURRENT_CALLS).try_collect().await
 }
 
@@ -50,9 +52,15 @@ impl Service {
     }
 
     /// A request whose repetition the service recognises by `key`.
-    pub(crate) fn request(&self, method: Method, path: &str, key: EventId) -> Result<RequestBuilder, Fault> {
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        key: EventId,
+    ) -> Result<RequestBuilder, Fault> {
         let url = self.base.join(path).map_err(|error| Fault::Transient(error.into()))?;
-        let request = self.client.request(method, url).header("idempotency-key", format!("\"{key}\""));
+        let request =
+            self.client.request(method, url).header("idempotency-key", format!("\"{key}\""));
         Ok(match &self.token {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,
@@ -61,12 +69,17 @@ impl Service {
 
     /// Sends. A response comes back when its status is a success or among `answers`; all else may work later, as may
     /// no response at all: the outcome is unknown and the same key asks again.
-    pub(crate) async fn send(&self, request: RequestBuilder, answers: &[StatusCode]) -> Result<Response, Fault> {
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        answers: &[StatusCode],
+    ) -> Result<Response, Fault> {
         let name = self.name;
-        let response = request
-            .send()
-            .await
-            .map_err(|error| Fault::Transient(anyhow::Error::new(error.without_url()).context(format!("calling the {name}"))))?;
+        let response = request.send().await.map_err(|error| {
+            Fault::Transient(
+                anyhow::Error::new(error.without_url()).context(format!("calling the {name}")),
+            )
+        })?;
         let status = response.status();
         if status.is_success() || answers.contains(&status) {
             Ok(response)
@@ -76,10 +89,16 @@ impl Service {
     }
 
     /// Reads the body of an answer.
-    pub(crate) async fn json<T: serde::de::DeserializeOwned>(&self, response: Response) -> Result<T, Fault> {
+    pub(crate) async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        response: Response,
+    ) -> Result<T, Fault> {
         let name = self.name;
         response.json().await.map_err(|error| {
-            Fault::Transient(anyhow::Error::new(error.without_url()).context(format!("reading the answer of the {name}")))
+            Fault::Transient(
+                anyhow::Error::new(error.without_url())
+                    .context(format!("reading the answer of the {name}")),
+            )
         })
     }
 }

@@ -57,7 +57,11 @@ pub enum ChargeResult {
 /// A payment gateway.
 pub trait PaymentGateway: Send + Sync {
     /// Charges, once per `key`.
-    fn charge<'a>(&'a self, key: EventId, charge: Charge<'a>) -> BoxFuture<'a, Result<ChargeResult, Fault>>;
+    fn charge<'a>(
+        &'a self,
+        key: EventId,
+        charge: Charge<'a>,
+    ) -> BoxFuture<'a, Result<ChargeResult, Fault>>;
 
     /// Gives back all of a captured charge, once per `key`.
     fn refund<'a>(&'a self, key: EventId, payment_id: &'a str) -> BoxFuture<'a, Result<(), Fault>>;
@@ -100,7 +104,11 @@ struct Declined {
 }
 
 impl PaymentGateway for Simulator {
-    fn charge<'a>(&'a self, key: EventId, charge: Charge<'a>) -> BoxFuture<'a, Result<ChargeResult, Fault>> {
+    fn charge<'a>(
+        &'a self,
+        key: EventId,
+        charge: Charge<'a>,
+    ) -> BoxFuture<'a, Result<ChargeResult, Fault>> {
         let result = if charge.amount_cents > self.card_limit_cents {
             ChargeResult::Declined(ShortText::from_static("card_limit_exceeded"))
         } else {
@@ -119,7 +127,11 @@ impl PaymentGateway for Simulator {
 }
 
 impl PaymentGateway for HttpGateway {
-    fn charge<'a>(&'a self, key: EventId, charge: Charge<'a>) -> BoxFuture<'a, Result<ChargeResult, Fault>> {
+    fn charge<'a>(
+        &'a self,
+        key: EventId,
+        charge: Charge<'a>,
+    ) -> BoxFuture<'a, Result<ChargeResult, Fault>> {
         async move {
             let request = self.service.request(Method::POST, "charges", key)?.json(&charge);
             let response = self.service.send(request, &[StatusCode::PAYMENT_REQUIRED]).await?;
@@ -144,7 +156,9 @@ impl PaymentGateway for HttpGateway {
 
     fn void(&self, key: EventId) -> BoxFuture<'_, Result<(), Fault>> {
         async move {
-            self.service.send(self.service.request(Method::POST, "charges/void", key)?, &[]).await?;
+            self.service
+                .send(self.service.request(Method::POST, "charges/void", key)?, &[])
+                .await?;
             Ok(())
         }
         .boxed()

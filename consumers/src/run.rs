@@ -39,7 +39,11 @@ pub struct RunArgs {
 }
 
 /// Runs until told to stop, or until a stage must not go on. `false`: some stage stopped by itself.
-pub async fn run(args: &RunArgs, kafka: KafkaArgs, database: PgConnectOptions) -> anyhow::Result<bool> {
+pub async fn run(
+    args: &RunArgs,
+    kafka: KafkaArgs,
+    database: PgConnectOptions,
+) -> anyhow::Result<bool> {
     let entries = chosen(args)?;
     let shutdown = Shutdown::on_signals(args.runner.drain())?;
     let mut metrics = Metrics::new("order-consumer", env!("CARGO_PKG_VERSION"));
@@ -101,7 +105,8 @@ fn chosen(args: &RunArgs) -> anyhow::Result<Vec<&'static Entry>> {
     }
     let mut entries: Vec<&'static Entry> = Vec::new();
     for name in &args.stages {
-        let entry = find(name).with_context(|| format!("there is no stage {name}; there are {}", names.join(", ")))?;
+        let entry = find(name)
+            .with_context(|| format!("there is no stage {name}; there are {}", names.join(", ")))?;
         if !entries.iter().any(|known| known.name == entry.name) {
             entries.push(entry);
         }
@@ -111,7 +116,10 @@ fn chosen(args: &RunArgs) -> anyhow::Result<Vec<&'static Entry>> {
 
 /// Effects may wait for a broker that comes back; nobody holds an HTTP request open for them.
 fn effects_settings() -> PublisherSettings {
-    PublisherSettings { delivery_timeout: std::time::Duration::from_secs(30), ..PublisherSettings::default() }
+    PublisherSettings {
+        delivery_timeout: std::time::Duration::from_secs(30),
+        ..PublisherSettings::default()
+    }
 }
 
 /// Tells one process from another in `stage_progress`.

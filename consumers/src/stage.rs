@@ -144,7 +144,8 @@ impl From<sqlx::Error> for Fault {
     /// Data exceptions (22) and broken constraints (23) come from what was written; everything else from the database's
     /// circumstances. When unsure, transient: lag is visible, a lost order is not.
     fn from(error: sqlx::Error) -> Self {
-        let class = error.as_database_error().and_then(|e| e.code()).map(|code| code[..2].to_owned());
+        let class =
+            error.as_database_error().and_then(|e| e.code()).map(|code| code[..2].to_owned());
         match class.as_deref() {
             Some("22" | "23") => Self::Unattributed(error.into()),
             _ => Self::Transient(error.into()),

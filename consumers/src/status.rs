@@ -35,18 +35,25 @@ pub struct StageStatus {
 const BROKER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads the status of every stage in the catalogue.
-pub async fn read(kafka: &KafkaArgs, database: &PgConnectOptions) -> anyhow::Result<Vec<StageStatus>> {
+pub async fn read(
+    kafka: &KafkaArgs,
+    database: &PgConnectOptions,
+) -> anyhow::Result<Vec<StageStatus>> {
     let mut db = PgConnection::connect_with(database).await.context("connecting to Postgres")?;
-    let progress = sqlx::query("select stage, topic, partition, next_offset, owner from stage_progress")
-        .fetch_all(&mut db)
-        .await
-        .context("reading stage_progress; was the database migrated? order-consumer migrate")?;
+    let progress =
+        sqlx::query("select stage, topic, partition, next_offset, owner from stage_progress")
+            .fetch_all(&mut db)
+            .await
+            .context("reading stage_progress; was the database migrated? order-consumer migrate")?;
     let consumer: BaseConsumer =
-        BaseConsumer::from_config(&kafka.client_config("order-consumer-status")?).context("creating a Kafka client")?;
+        BaseConsumer::from_config(&kafka.client_config("order-consumer-status")?)
+            .context("creating a Kafka client")?;
     let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
-    let mut stages: BTreeMap<String, (StageStatus, std::collections::BTreeSet<String>)> = BTreeMap::new();
+    let mut stages: BTreeMap<String, (StageStatus, std::collections::BTreeSet<String>)> =
+        BTreeMap::new();
     for row in progress {
-        let (stage, topic, partition): (String, String, i32) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (stage, topic, partition): (String, String, i32) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let (next, owner): (i64, String) = (row.try_get(3)?, row.try_get(4)?);
         let end = match ends.get(&(topic.clone(), partition)) {
             Some(end) => *end,
@@ -58,7 +65,9 @@ pub async fn read(kafka: &KafkaArgs, database: &PgConnectOptions) -> anyhow::Res
                 high
             }
         };
-        let (status, owners) = stages.entry(stage.clone()).or_insert_with(|| (empty(stage), std::collections::BTreeSet::new()));
+        let (status, owners) = stages
+            .entry(stage.clone())
+            .or_insert_with(|| (empty(stage), std::collections::BTreeSet::new()));
         status.partitions += 1;
         status.lag += (end - next).max(0);
         owners.insert(owner);
@@ -66,7 +75,9 @@ pub async fn read(kafka: &KafkaArgs, database: &PgConnectOptions) -> anyhow::Res
     }
     let mut all = Vec::new();
     for entry in CATALOGUE {
-        let mut status = stages.remove(entry.name).map_or_else(|| empty(entry.name.to_owned()), |(status, _)| status);
+        let mut status = stages
+            .remove(entry.name)
+            .map_or_else(|| empty(entry.name.to_owned()), |(status, _)| status);
         let row = sqlx::query(
             "select (select count(*) from outbox where stage = $1),
                     (select count(*) from dead_letters where stage = $1 and state in ('open', 'replaying')),
@@ -93,12 +104,26 @@ pub fn table(stages: &[StageStatus]) -> String {
     for stage in stages {
         text.push_str(&format!(
             "{:<12} {:>10} {:>7} {:>10} {:>8} {:>13} {:>14}\n",
-            stage.stage, stage.partitions, stage.owners, stage.lag, stage.outbox, stage.dead_letters, stage.parked_orders
+            stage.stage,
+            stage.partitions,
+            stage.owners,
+            stage.lag,
+            stage.outbox,
+            stage.dead_letters,
+            stage.parked_orders
         ));
     }
     text
 }
 
 fn empty(stage: String) -> StageStatus {
-    StageStatus { stage, partitions: 0, owners: 0, lag: 0, outbox: 0, dead_letters: 0, parked_orders: 0 }
+    StageStatus {
+        stage,
+        partitions: 0,
+        owners: 0,
+        lag: 0,
+        outbox: 0,
+        dead_letters: 0,
+        parked_orders: 0,
+    }
 }

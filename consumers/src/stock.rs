@@ -30,7 +30,8 @@ pub struct StockArgs {
 /// Sets how many pieces there are; answers the number of SKUs.
 pub async fn run(args: &StockArgs, database: &PgConnectOptions) -> anyhow::Result<u64> {
     let ordinary = (0..args.skus).map(|number| (format!("SKU-{number:05}"), args.quantity));
-    let scarce = (0..args.scarce).map(|number| (format!("SKU-SCARCE-{number:02}"), args.scarce_quantity));
+    let scarce =
+        (0..args.scarce).map(|number| (format!("SKU-SCARCE-{number:02}"), args.scarce_quantity));
     let (skus, quantities): (Vec<String>, Vec<i64>) = ordinary.chain(scarce).unzip();
     let mut db = PgConnection::connect_with(database).await.context("connecting to Postgres")?;
     let done = stock::set_on_hand(&mut db, &skus, &quantities)

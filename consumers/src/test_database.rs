@@ -16,7 +16,8 @@ impl TestDatabase {
     pub(crate) async fn create() -> Self {
         let state = std::env::var("ORDER_STACK_STATE_DIR")
             .expect("this test needs servers: run `make test`, or set ORDER_STACK_STATE_DIR to the state of a running order-stack");
-        let stack = tokio::task::spawn_blocking(move || Stack::attach(state)).await.unwrap().unwrap();
+        let stack =
+            tokio::task::spawn_blocking(move || Stack::attach(state)).await.unwrap().unwrap();
         let admin = stack.database_url().unwrap();
         let name = format!("test_{}", Uuid::new_v4().simple());
         let mut db = PgConnection::connect(&admin).await.unwrap();
@@ -32,6 +33,8 @@ impl TestDatabase {
 
     pub(crate) async fn drop_it(self) {
         let mut db = PgConnection::connect(&self.admin).await.unwrap();
-        db.execute(sqlx::AssertSqlSafe(format!("drop database {} with (force)", self.name))).await.unwrap();
+        db.execute(sqlx::AssertSqlSafe(format!("drop database {} with (force)", self.name)))
+            .await
+            .unwrap();
     }
 }

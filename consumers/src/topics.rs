@@ -35,24 +35,31 @@ pub struct TopicsArgs {
 /// Creates what is missing; answers the names of the topics it created.
 pub async fn run(args: &TopicsArgs, kafka: &KafkaArgs) -> anyhow::Result<Vec<String>> {
     if args.min_in_sync > args.replication {
-        bail!("--min-in-sync {} cannot be more than --replication {}", args.min_in_sync, args.replication);
+        bail!(
+            "--min-in-sync {} cannot be more than --replication {}",
+            args.min_in_sync,
+            args.replication
+        );
     }
     let admin: AdminClient<DefaultClientContext> =
-        AdminClient::from_config(&kafka.client_config("order-consumer-topics")?).context("creating the Kafka admin client")?;
-    let names: Vec<String> = Topic::ALL.iter().map(|topic| kafka.topic_prefix.topic(*topic)).collect();
+        AdminClient::from_config(&kafka.client_config("order-consumer-topics")?)
+            .context("creating the Kafka admin client")?;
+    let names: Vec<String> =
+        Topic::ALL.iter().map(|topic| kafka.topic_prefix.topic(*topic)).collect();
     let min_in_sync = args.min_in_sync.to_string();
     let retention_ms = (u64::from(args.retention_days) * 24 * 60 * 60 * 1000).to_string();
     let wanted: Vec<NewTopic<'_>> = Topic::ALL
         .iter()
         .zip(&names)
         .map(|(topic, name)| {
-            let new = NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication))
-                .set("min.insync.replicas", &min_in_sync)
-                .set("retention.ms", &retention_ms)
-                // What the producer compressed stays as it is.
-                .set("compression.type", "producer")
-                // Retention must not follow the clocks of producers.
-                .set("message.timestamp.type", "LogAppendTime");
+            let new =
+                NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication))
+                    .set("min.insync.replicas", &min_in_sync)
+                    .set("retention.ms", &retention_ms)
+                    // What the producer compressed stays as it is.
+                    .set("compression.type", "producer")
+                    // Retention must not follow the clocks of producers.
+                    .set("message.timestamp.type", "LogAppendTime");
             match topic {
                 // A record of the largest size that other topics take, and more headers.
                 Topic::DeadLetters => new.set("max.message.bytes", "2097152"),
@@ -60,9 +67,15 @@ pub async fn run(args: &TopicsArgs, kafka: &KafkaArgs) -> anyhow::Result<Vec<Str
             }
         })
         .collect();
-    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30))).request_timeout(Some(Duration::from_secs(30)));
+    let options = AdminOptions::new()
+        .operation_timeout(Some(Duration::from_secs(30)))
+        .request_timeout(Some(Duration::from_secs(30)));
     let mut created = Vec::new();
-    for result in admin.create_topics(&wanted, &options).await.context("asking the brokers to create topics")? {
+    for result in admin
+        .create_topics(&wanted, &options)
+        .await
+        .context("asking the brokers to create topics")?
+    {
         match result {
             Ok(name) => created.push(name),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}

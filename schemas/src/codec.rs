@@ -171,7 +171,8 @@ where
     if value.len() > MAX_VALUE_BYTES {
         return Err(DecodeError::TooLarge(value.len()));
     }
-    let key = OrderId::from_key(record.key.ok_or(DecodeError::NullKey)?).ok_or(DecodeError::BadKey)?;
+    let key =
+        OrderId::from_key(record.key.ok_or(DecodeError::NullKey)?).ok_or(DecodeError::BadKey)?;
     let (envelope, replay_of) = Headers::collect(record.headers).envelope()?;
     if envelope.event_type.topic() != topic {
         return Err(DecodeError::WrongTopic(envelope.event_type.as_str()));

@@ -61,7 +61,8 @@ impl Sku {
 impl ShortText {
     /// A word known when the program is built. Panics when it breaks the rule.
     pub fn from_static(text: &'static str) -> Self {
-        text.parse().expect("a word in the program is 1 to 128 characters without control characters")
+        text.parse()
+            .expect("a word in the program is 1 to 128 characters without control characters")
     }
 
     /// `<prefix>-<id>`, an id made from an id.

@@ -59,7 +59,9 @@ pub async fn serve(
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("binding the admin address {address}"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("binding the admin address {address}"))?;
     let bound = listener.local_addr().context("reading the bound admin address")?;
     let routes = Router::new()
         .route("/metrics", get(encode))
@@ -67,7 +69,8 @@ pub async fn serve(
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready).with_state(readiness));
     tokio::spawn(async move {
-        let served = axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.wait().await });
+        let served = axum::serve(listener, routes)
+            .with_graceful_shutdown(async move { shutdown.wait().await });
         if let Err(error) = served.await {
             tracing::error!(%error, "the admin server stopped");
         }

@@ -28,7 +28,8 @@ pub fn crash_point(component: &str, point: &str) {
         .is_some_and(|name| name == point);
     // The counter stops at zero, so a frozen and continued process strikes once.
     let strike = here
-        && armed.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) == Ok(1);
+        && armed.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+            == Ok(1);
     if strike {
         tracing::warn!(component, point, "crash point reached");
         if let Err(error) = kill_process(getpid(), armed.signal) {

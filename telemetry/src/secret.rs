@@ -29,9 +29,9 @@ impl Secret {
             (Ok(text), None) if text.is_empty() => bail!("{name} is set but empty"),
             (Ok(text), None) => Ok(Some(Self(text))),
             (Err(std::env::VarError::NotUnicode(_)), _) => bail!("{name} is not UTF-8"),
-            (Err(std::env::VarError::NotPresent), Some(path)) => {
-                Self::from_file(Path::new(&path)).with_context(|| format!("reading {file_variable}")).map(Some)
-            }
+            (Err(std::env::VarError::NotPresent), Some(path)) => Self::from_file(Path::new(&path))
+                .with_context(|| format!("reading {file_variable}"))
+                .map(Some),
             (Err(std::env::VarError::NotPresent), None) => Ok(None),
         }
     }

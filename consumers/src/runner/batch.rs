@@ -180,12 +180,14 @@ impl<'a> Record<'a> {
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         let chunk = self.chunk;
         let range = self.span.headers.start as usize..self.span.headers.end as usize;
-        chunk.headers[range]
-            .iter()
-            .map(|header| (chunk.bytes_at(&header.name), header.value.as_ref().map(|v| chunk.bytes_at(v))))
+        chunk.headers[range].iter().map(|header| {
+            (chunk.bytes_at(&header.name), header.value.as_ref().map(|v| chunk.bytes_at(v)))
+        })
     }
 
-    pub(crate) fn raw(&self) -> RawRecord<'a, impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a>> {
+    pub(crate) fn raw(
+        &self,
+    ) -> RawRecord<'a, impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a>> {
         RawRecord { key: self.key(), value: self.value(), headers: self.headers() }
     }
 }

@@ -27,7 +27,8 @@ pub(crate) fn outgoing(
     effects: &[Effect],
     now: Timestamp,
 ) -> Vec<Outgoing> {
-    let mut numbers: std::collections::HashMap<(EventId, &'static str), u32> = std::collections::HashMap::new();
+    let mut numbers: std::collections::HashMap<(EventId, &'static str), u32> =
+        std::collections::HashMap::new();
     effects
         .iter()
         .map(|effect| {
@@ -64,7 +65,8 @@ pub(crate) fn encode(records: &[Outgoing]) -> anyhow::Result<Vec<u8>> {
 
 /// Reads what [`encode`] wrote.
 pub(crate) fn decode(bytes: &[u8]) -> anyhow::Result<Vec<Outgoing>> {
-    let plain = lz4_flex::decompress_size_prepended(bytes).context("decompressing an outbox row")?;
+    let plain =
+        lz4_flex::decompress_size_prepended(bytes).context("decompressing an outbox row")?;
     postcard::from_bytes(&plain).context("decoding an outbox row")
 }
 

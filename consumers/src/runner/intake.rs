@@ -60,7 +60,9 @@ impl Intake {
     pub(crate) fn refuse(&mut self, rejections: &[Rejection], seen: &[usize]) {
         for rejection in rejections {
             let Some(record) = seen.get(rejection.event) else { continue };
-            let Some(place) = self.events.iter().position(|event| event.record == *record) else { continue };
+            let Some(place) = self.events.iter().position(|event| event.record == *record) else {
+                continue;
+            };
             let event = self.events.remove(place);
             self.refused.push(Refused {
                 record: event.record,
@@ -108,7 +110,11 @@ impl Intake {
 }
 
 impl Refused {
-    pub(crate) fn letter<'a>(&'a self, partition: &'a Partition, record: &Record<'a>) -> DeadLetter<'a> {
+    pub(crate) fn letter<'a>(
+        &'a self,
+        partition: &'a Partition,
+        record: &Record<'a>,
+    ) -> DeadLetter<'a> {
         DeadLetter {
             topic: &partition.source.topic,
             partition: partition.source.partition,
@@ -120,7 +126,10 @@ impl Refused {
             detail: &self.detail,
             key: record.key(),
             value: record.value(),
-            header_names: record.headers().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect(),
+            header_names: record
+                .headers()
+                .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+                .collect(),
             header_values: record.headers().map(|(_, value)| value.map(<[u8]>::to_vec)).collect(),
         }
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use producers::publisher::{PublishError, Publisher};
+use producers::publisher::Publisher;
 use schemas::TopicPrefix;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
@@ -16,6 +16,7 @@ use telemetry::crash_point::crash_point;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::Signals;
 use super::backoff::Backoff;
 use super::batch::Batch;
 use super::effects::{self, Outgoing};
@@ -23,9 +24,9 @@ use super::intake::{Intake, sentence};
 use super::metrics::StageMetrics;
 use super::progress::Partition;
 use super::queue::{Assignment, Limits, Queue, Work};
+use super::tell::tell;
 use super::transaction::{self, Attempt, Committed, Failure};
 use super::window::RejectWindow;
-use super::Signals;
 use crate::config::RunnerConfig;
 use crate::stage::{Fault, Rejection, Stage};
 use crate::store::{dead_letters, outbox, progress};
@@ -150,10 +151,16 @@ impl<S: Stage> Lane<S> {
             };
             for row in pending {
                 let records = effects::decode(&row.effects).map_err(|error| {
-                    Stop::Fatal(format!("an outbox row of {} cannot be read: {error:#}", claim.topic))
+                    Stop::Fatal(format!(
+                        "an outbox row of {} cannot be read: {error:#}",
+                        claim.topic
+                    ))
                 })?;
                 tracing::info!(
-                    stage = S::NAME, topic = claim.topic, partition = claim.partition, effects = records.len(),
+                    stage = S::NAME,
+                    topic = claim.topic,
+                    partition = claim.partition,
+                    effects = records.len(),
                     "telling effects that a former owner decided"
                 );
                 self.emit(partition, row.key, records).await?;
@@ -186,7 +193,12 @@ impl<S: Stage> Lane<S> {
     }
 
     /// Tries until the batch is committed.
-    async fn write(&mut self, partition: &Arc<Partition>, batch: &Batch, next_offset: i64) -> Result<Committed, Stop> {
+    async fn write(
+        &mut self,
+        partition: &Arc<Partition>,
+        batch: &Batch,
+        next_offset: i64,
+    ) -> Result<Committed, Stop> {
         let mut intake = Intake::of(partition, S::INPUTS, batch);
         let mut backoff = self.backoff();
         let mut checked = 0;
@@ -210,23 +222,31 @@ impl<S: Stage> Lane<S> {
             match failure {
                 Failure::Fenced => return Err(Stop::Fenced),
                 Failure::Revoked => return Err(Stop::Revoked),
-                Failure::Fault { fault: Fault::Rejected(rejections), seen } => intake.refuse(&rejections, &seen),
+                Failure::Fault { fault: Fault::Rejected(rejections), seen } => {
+                    intake.refuse(&rejections, &seen)
+                }
                 Failure::Fault { fault: Fault::Transient(error), .. } => {
                     self.pause(&mut backoff, &error, intake.events.len()).await?;
                     match self.landed(partition, next_offset, &mut backoff).await? {
                         Landed::No => {}
                         Landed::Yes => {
                             // The reply to the commit was lost, not the commit. What it decided is in the outbox.
-                            return self.recover(partition, next_offset, intake, &mut backoff).await;
+                            return self
+                                .recover(partition, next_offset, intake, &mut backoff)
+                                .await;
                         }
                     }
                 }
                 Failure::Fault { fault: Fault::Unattributed(error), seen } => {
                     tracing::warn!(
-                        stage = S::NAME, topic = partition.source.topic, partition = partition.number(),
-                        error = sentence(error.as_ref()), "the database refuses some record of a batch; looking for it"
+                        stage = S::NAME,
+                        topic = partition.source.topic,
+                        partition = partition.number(),
+                        error = sentence(error.as_ref()),
+                        "the database refuses some record of a batch; looking for it"
                     );
-                    let culprit = self.find_culprit(partition, batch, &intake, &mut backoff).await?;
+                    let culprit =
+                        self.find_culprit(partition, batch, &intake, &mut backoff).await?;
                     let rejection = Rejection {
                         event: culprit,
                         code: "database_refused",
@@ -302,7 +322,9 @@ impl<S: Stage> Lane<S> {
                 Ok(false) => bad = middle,
                 Err(failure) => {
                     self.connection = None;
-                    let Failure::Fault { fault: Fault::Transient(error), .. } = failure else { break };
+                    let Failure::Fault { fault: Fault::Transient(error), .. } = failure else {
+                        break;
+                    };
                     self.pause(backoff, &error, 0).await?;
                 }
             }
@@ -324,8 +346,12 @@ impl<S: Stage> Lane<S> {
                 Err(error) => Err(error),
             };
             match read {
-                Ok(Some((at, epoch))) if epoch == claim.epoch && at == claim.next_offset => return Ok(Landed::No),
-                Ok(Some((at, epoch))) if epoch == claim.epoch && at == next_offset => return Ok(Landed::Yes),
+                Ok(Some((at, epoch))) if epoch == claim.epoch && at == claim.next_offset => {
+                    return Ok(Landed::No);
+                }
+                Ok(Some((at, epoch))) if epoch == claim.epoch && at == next_offset => {
+                    return Ok(Landed::Yes);
+                }
                 Ok(_) => return Err(Stop::Fenced),
                 Err(error) => {
                     self.connection = None;
@@ -351,10 +377,20 @@ impl<S: Stage> Lane<S> {
             };
             match read {
                 Ok(rows) => {
-                    let row = rows.into_iter().find(|row| row.key.epoch == partition.epoch && row.key.next_offset == next_offset);
-                    let outgoing = row.map_or_else(|| Ok(Vec::new()), |row| effects::decode(&row.effects));
-                    let outgoing = outgoing.map_err(|error| Stop::Fatal(format!("an outbox row cannot be read: {error:#}")))?;
-                    return Ok(Committed { outgoing, applied: intake.events, refused: intake.refused, ..Committed::default() });
+                    let row = rows.into_iter().find(|row| {
+                        row.key.epoch == partition.epoch && row.key.next_offset == next_offset
+                    });
+                    let outgoing =
+                        row.map_or_else(|| Ok(Vec::new()), |row| effects::decode(&row.effects));
+                    let outgoing = outgoing.map_err(|error| {
+                        Stop::Fatal(format!("an outbox row cannot be read: {error:#}"))
+                    })?;
+                    return Ok(Committed {
+                        outgoing,
+                        applied: intake.events,
+                        refused: intake.refused,
+                        ..Committed::default()
+                    });
                 }
                 Err(error) => {
                     self.connection = None;
@@ -365,7 +401,12 @@ impl<S: Stage> Lane<S> {
     }
 
     /// Tells the effects of a batch, once those of the partition's batch before are acknowledged.
-    async fn emit(&mut self, partition: &Arc<Partition>, key: outbox::Key, records: Vec<Outgoing>) -> Result<(), Stop> {
+    async fn emit(
+        &mut self,
+        partition: &Arc<Partition>,
+        key: outbox::Key,
+        records: Vec<Outgoing>,
+    ) -> Result<(), Stop> {
         self.shared.metrics.outbox_pending.inc();
         let before = self.emissions.iter().find(|(_, emission)| &emission.partition == partition);
         if let Some(before) = before.map(|(key, _)| key.clone()) {
@@ -393,7 +434,9 @@ impl<S: Stage> Lane<S> {
         match emission.task.await {
             Ok(true) => self.acknowledged.push(key.clone()),
             Ok(false) => {}
-            Err(error) => tracing::error!(stage = S::NAME, %error, "telling effects ended early; they stay in the outbox"),
+            Err(error) => {
+                tracing::error!(stage = S::NAME, %error, "telling effects ended early; they stay in the outbox")
+            }
         }
     }
 
@@ -465,12 +508,19 @@ impl<S: Stage> Lane<S> {
     }
 
     /// Waits before the next attempt; ends early when the partitions are taken away.
-    async fn pause(&mut self, backoff: &mut Backoff, error: &anyhow::Error, events: usize) -> Result<(), Stop> {
+    async fn pause(
+        &mut self,
+        backoff: &mut Backoff,
+        error: &anyhow::Error,
+        events: usize,
+    ) -> Result<(), Stop> {
         self.connection = None;
         self.shared.metrics.retried(events);
         let wait = backoff.next_wait();
         tracing::warn!(
-            stage = S::NAME, error = sentence(error.as_ref()), wait_ms = wait.as_millis() as u64,
+            stage = S::NAME,
+            error = sentence(error.as_ref()),
+            wait_ms = wait.as_millis() as u64,
             "a batch could not be written; trying again"
         );
         tokio::select! {
@@ -495,8 +545,12 @@ impl<S: Stage> Lane<S> {
     fn report(&self, partition: &Partition, batch: &Batch, committed: &Committed) {
         for refused in &committed.refused {
             tracing::warn!(
-                stage = S::NAME, topic = partition.source.topic, partition = partition.number(),
-                offset = batch.record(refused.record).offset(), code = refused.code, detail = refused.detail,
+                stage = S::NAME,
+                topic = partition.source.topic,
+                partition = partition.number(),
+                offset = batch.record(refused.record).offset(),
+                code = refused.code,
+                detail = refused.detail,
                 "a record was set aside as a dead letter"
             );
         }
@@ -506,57 +560,6 @@ impl<S: Stage> Lane<S> {
 enum Landed {
     Yes,
     No,
-}
-
-/// Publishes `records` until all are acknowledged; `false` when the partition was taken away first. All of them are told
-/// again after a failure: an id that was heard is dropped, and their order holds.
-async fn tell(
-    publisher: &Publisher,
-    records: &[Outgoing],
-    revoked: &CancellationToken,
-    mut backoff: Backoff,
-    stage: &'static str,
-) -> bool {
-    loop {
-        if revoked.is_cancelled() {
-            return false;
-        }
-        let Err(error) = tell_once(publisher, records).await else { return true };
-        let wait = backoff.next_wait();
-        tracing::warn!(stage, %error, wait_ms = wait.as_millis() as u64, "effects were not acknowledged; telling them again");
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = revoked.cancelled() => return false,
-        }
-    }
-}
-
-async fn tell_once(publisher: &Publisher, records: &[Outgoing]) -> Result<(), PublishError> {
-    let mut batch = publisher.batch();
-    for record in records {
-        loop {
-            match record.with_record(|record| batch.add(record)) {
-                Ok(()) => break,
-                Err(PublishError::Overloaded) => {
-                    // Room comes with acknowledgements; waiting for ours keeps the order.
-                    let full = std::mem::replace(&mut batch, publisher.batch());
-                    if full.is_empty() {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                    full.acknowledged().await.map_err(first)?;
-                }
-                Err(error) => {
-                    batch.acknowledged().await.ok();
-                    return Err(error);
-                }
-            }
-        }
-    }
-    batch.acknowledged().await.map_err(first)
-}
-
-fn first(mut failed: Vec<(usize, PublishError)>) -> PublishError {
-    failed.swap_remove(0).1
 }
 
 fn count(length: usize) -> i64 {

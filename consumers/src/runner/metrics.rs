@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use schemas::{DecodeError, Event, Timestamp, TopicPrefix};
 
@@ -104,12 +104,16 @@ pub(crate) struct StageMetrics {
 
 /// One batch takes between a millisecond and the transaction timeout.
 fn processing_seconds() -> Histogram {
-    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+    Histogram::new([
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    ])
 }
 
 /// Around the alert on slow orders at 300 s, and fine below a second, where a healthy pipeline is.
 fn order_seconds() -> Histogram {
-    Histogram::new([0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0])
+    Histogram::new([
+        0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
+    ])
 }
 
 fn batch_events() -> Histogram {
@@ -142,30 +146,109 @@ impl Families {
             lag: LagCollector::default(),
         };
         registry.register("stage_events", "Events by what became of them; retried counts attempts that failed and will be repeated", families.events.clone());
-        registry.register_with_unit("stage_processing", "From records in hand to commit, per event", Unit::Seconds, families.processing.clone());
-        registry.register_with_unit("stage_event_age", "Age of events (now minus ce_time) when they were committed", Unit::Seconds, families.age.clone());
-        registry.register("stage_batch_events", "Events per committed batch", families.batch.clone());
-        registry.register("stage_in_flight_events", "Events taken by a lane and not committed yet", families.in_flight.clone());
-        registry.register("stage_outbox_pending", "Batches whose effects are committed and not all acknowledged yet", families.outbox_pending.clone());
-        registry.register("dead_letters", "Records set aside because they can never be applied", families.dead_letters.clone());
-        registry.register("dead_letters_open", "Dead letters that wait for a person", families.dead_letters_open.clone());
-        registry.register("parked_orders", "Orders whose events wait behind a dead letter", families.parked_orders.clone());
-        registry.register("order_processing_errors", "Failures by stage and reason; transient ones are retried", families.errors.clone());
-        registry.register("stage_rebalances", "Assignments of partitions to this process", families.rebalances.clone());
-        registry.register("stage_fenced", "Batches given up because another process owns their partition", families.fenced.clone());
-        registry.register("stage_lost_records", "Records that the broker deleted before the stage read them", families.lost.clone());
+        registry.register_with_unit(
+            "stage_processing",
+            "From records in hand to commit, per event",
+            Unit::Seconds,
+            families.processing.clone(),
+        );
+        registry.register_with_unit(
+            "stage_event_age",
+            "Age of events (now minus ce_time) when they were committed",
+            Unit::Seconds,
+            families.age.clone(),
+        );
+        registry.register(
+            "stage_batch_events",
+            "Events per committed batch",
+            families.batch.clone(),
+        );
+        registry.register(
+            "stage_in_flight_events",
+            "Events taken by a lane and not committed yet",
+            families.in_flight.clone(),
+        );
+        registry.register(
+            "stage_outbox_pending",
+            "Batches whose effects are committed and not all acknowledged yet",
+            families.outbox_pending.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Records set aside because they can never be applied",
+            families.dead_letters.clone(),
+        );
+        registry.register(
+            "dead_letters_open",
+            "Dead letters that wait for a person",
+            families.dead_letters_open.clone(),
+        );
+        registry.register(
+            "parked_orders",
+            "Orders whose events wait behind a dead letter",
+            families.parked_orders.clone(),
+        );
+        registry.register(
+            "order_processing_errors",
+            "Failures by stage and reason; transient ones are retried",
+            families.errors.clone(),
+        );
+        registry.register(
+            "stage_rebalances",
+            "Assignments of partitions to this process",
+            families.rebalances.clone(),
+        );
+        registry.register(
+            "stage_fenced",
+            "Batches given up because another process owns their partition",
+            families.fenced.clone(),
+        );
+        registry.register(
+            "stage_lost_records",
+            "Records that the broker deleted before the stage read them",
+            families.lost.clone(),
+        );
         registry.register("payments_processed", "Payments by result", families.payments.clone());
-        registry.register("inventory_updates", "Decisions on stock by operation", families.inventory.clone());
-        registry.register_with_unit("shipping_arrangement", "From paid to shipment arranged", Unit::Seconds, families.shipping.clone());
-        registry.register_with_unit("order_processing", "From accepted to final", Unit::Seconds, families.finished.clone());
-        registry.register_with_unit("order_processing_duration", "From accepted to final, by final status", Unit::Seconds, families.finished_by_status.clone());
-        registry.register_with_unit("db_operation_duration", "Store operations", Unit::Seconds, families.database.clone());
+        registry.register(
+            "inventory_updates",
+            "Decisions on stock by operation",
+            families.inventory.clone(),
+        );
+        registry.register_with_unit(
+            "shipping_arrangement",
+            "From paid to shipment arranged",
+            Unit::Seconds,
+            families.shipping.clone(),
+        );
+        registry.register_with_unit(
+            "order_processing",
+            "From accepted to final",
+            Unit::Seconds,
+            families.finished.clone(),
+        );
+        registry.register_with_unit(
+            "order_processing_duration",
+            "From accepted to final, by final status",
+            Unit::Seconds,
+            families.finished_by_status.clone(),
+        );
+        registry.register_with_unit(
+            "db_operation_duration",
+            "Store operations",
+            Unit::Seconds,
+            families.database.clone(),
+        );
         registry.register_collector(Box::new(families.lag.clone()));
         families
     }
 
     /// The handles of `stage`; its series exist from now on, those of `owned` partitions while it owns them.
-    pub(crate) fn stage(&self, stage: &'static str, prefix: &TopicPrefix, owned: &Owned) -> StageMetrics {
+    pub(crate) fn stage(
+        &self,
+        stage: &'static str,
+        prefix: &TopicPrefix,
+        owned: &Owned,
+    ) -> StageMetrics {
         self.lag.add(OwnedByStage { stage, group: prefix.group(stage), owned: owned.clone() });
         let label = StageLabel { stage };
         let outcome = |outcome| self.events.get_or_create_owned(&OutcomeLabels { stage, outcome });
@@ -264,7 +347,9 @@ impl StageMetrics {
                 Event::StockRejected(_) => inventory("reject"),
                 Event::StockReleased(_) => inventory("release"),
                 Event::ShipmentArranged(_) => {
-                    self.families.shipping.observe(now.seconds_since(committed.applied[effect.cause].time));
+                    self.families
+                        .shipping
+                        .observe(now.seconds_since(committed.applied[effect.cause].time));
                 }
                 _ => {}
             }
@@ -320,11 +405,35 @@ impl LagCollector {
 impl Collector for LagCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let now = Timestamp::now();
-        let lag = ("kafka_consumergroup_lag", "Records after the last committed one, per partition owned here");
-        let seconds = ("kafka_consumergroup_lag_seconds", "Age of the oldest record not yet committed; 0 when drained");
-        let progress = ("stage_last_progress_timestamp_seconds", "When the partition last moved, or was assigned");
-        self.family(&mut encoder, lag, |stage| ("consumergroup", &stage.group), |p| p.lag().map(|lag| lag as f64))?;
-        self.family(&mut encoder, seconds, |stage| ("consumergroup", &stage.group), |p| p.lag_seconds(now))?;
-        self.family(&mut encoder, progress, |stage| ("stage", stage.stage), |p| Some(p.last_progress_seconds()))
+        let lag = (
+            "kafka_consumergroup_lag",
+            "Records after the last committed one, per partition owned here",
+        );
+        let seconds = (
+            "kafka_consumergroup_lag_seconds",
+            "Age of the oldest record not yet committed; 0 when drained",
+        );
+        let progress = (
+            "stage_last_progress_timestamp_seconds",
+            "When the partition last moved, or was assigned",
+        );
+        self.family(
+            &mut encoder,
+            lag,
+            |stage| ("consumergroup", &stage.group),
+            |p| p.lag().map(|lag| lag as f64),
+        )?;
+        self.family(
+            &mut encoder,
+            seconds,
+            |stage| ("consumergroup", &stage.group),
+            |p| p.lag_seconds(now),
+        )?;
+        self.family(
+            &mut encoder,
+            progress,
+            |stage| ("stage", stage.stage),
+            |p| Some(p.last_progress_seconds()),
+        )
     }
 }

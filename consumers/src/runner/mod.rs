@@ -24,6 +24,9 @@ pub mod metrics;
 mod progress;
 mod queue;
 mod source;
+mod tell;
+mod reader;
+mod callbacks;
 mod transaction;
 mod window;
 
@@ -103,17 +106,26 @@ impl Signals {
     }
 
     pub(crate) fn assigned(&self, any: bool) {
-        let state = if any { Ok(()) } else { Err("no partitions: there are more members than partitions".to_owned()) };
+        let state = if any {
+            Ok(())
+        } else {
+            Err("no partitions: there are more members than partitions".to_owned())
+        };
         self.readiness.set(self.stage, state);
     }
 }
 
 /// Starts the stage `S`.
-pub(crate) fn start<S: Stage>(config: &StageConfig, context: StageContext) -> anyhow::Result<Running> {
-    let stage = S::from_config(config).with_context(|| format!("building the stage {}", S::NAME))?;
+pub(crate) fn start<S: Stage>(
+    config: &StageConfig,
+    context: StageContext,
+) -> anyhow::Result<Running> {
+    let stage =
+        S::from_config(config).with_context(|| format!("building the stage {}", S::NAME))?;
     let owned = Owned::default();
     let metrics = context.metrics.stage(S::NAME, &context.kafka.topic_prefix, &owned);
-    let queue = Arc::new(Queue::new(context.config.lanes.into(), context.config.buffer_bytes as usize));
+    let queue =
+        Arc::new(Queue::new(context.config.lanes.into(), context.config.buffer_bytes as usize));
     let signals = Arc::new(Signals {
         stage: S::NAME,
         rejoin: AtomicBool::new(false),
@@ -173,7 +185,8 @@ pub(crate) fn start<S: Stage>(config: &StageConfig, context: StageContext) -> an
         }
         queue.close();
         lanes.wait().await;
-        let failure = signals.failure.lock().expect("no code panics while it holds this lock").take();
+        let failure =
+            signals.failure.lock().expect("no code panics while it holds this lock").take();
         failure.map_or(Ok(()), Err)
     });
     Ok(Running { name: S::NAME, done })

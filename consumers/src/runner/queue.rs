@@ -107,7 +107,9 @@ impl Queue {
         }
         drop(sender);
         let deadline = Instant::now() + patience;
-        self.lanes.iter().all(|_| receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok())
+        self.lanes.iter().all(|_| {
+            receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+        })
     }
 
     /// No more work: lanes finish what they have in hand.
@@ -194,7 +196,8 @@ impl Queue {
         let partition = partition.clone();
         let mut batch = Batch::default();
         while let Some(chunk) = chunks.front() {
-            let fits = batch.len() + chunk.len() <= limits.records && batch.bytes() + chunk.bytes() <= limits.bytes;
+            let fits = batch.len() + chunk.len() <= limits.records
+                && batch.bytes() + chunk.bytes() <= limits.bytes;
             if batch.len() > 0 && !fits {
                 break;
             }
@@ -237,7 +240,8 @@ mod tests {
     const ALL: Limits = Limits { records: 1000, bytes: 1_000_000 };
 
     fn partition(number: i32) -> Arc<Partition> {
-        let claim = Claim { topic: "orders".to_owned(), partition: number, next_offset: 0, epoch: 1 };
+        let claim =
+            Claim { topic: "orders".to_owned(), partition: number, next_offset: 0, epoch: 1 };
         Arc::new(Partition::new(claim, Topic::Orders, 0))
     }
 
@@ -313,7 +317,9 @@ mod tests {
                 let queue = queue.clone();
                 tokio::spawn(async move {
                     loop {
-                        if let Work::Settle(settled) = queue.next(lane, ALL, Duration::from_secs(10)).await {
+                        if let Work::Settle(settled) =
+                            queue.next(lane, ALL, Duration::from_secs(10)).await
+                        {
                             settled.send(()).ok();
                             return;
                         }
@@ -333,7 +339,8 @@ mod tests {
     #[test]
     fn an_order_meets_one_lane_on_every_topic() {
         let queue = Queue::new(3, 1);
-        let claim = |topic: &str| Claim { topic: topic.to_owned(), partition: 5, next_offset: 0, epoch: 1 };
+        let claim =
+            |topic: &str| Claim { topic: topic.to_owned(), partition: 5, next_offset: 0, epoch: 1 };
 
         let lanes = [Topic::Orders, Topic::Payments]
             .map(|role| queue.lane_of(&Partition::new(claim(role.name()), role, 0)));

@@ -82,17 +82,24 @@ impl<S: Stage> Attempt<'_, S> {
             prepared = self.stage.prepare(&mut *db, &self.intake.events) => prepared,
             () = revoked.cancelled() => return Err(Failure::Revoked),
         };
-        let prepared = prepared.map_err(|fault| Failure::Fault { fault, seen: self.records(&self.intake.events) })?;
+        let prepared = prepared
+            .map_err(|fault| Failure::Fault { fault, seen: self.records(&self.intake.events) })?;
         crash_point(S::NAME, "prepared");
         // Never cancelled by anything but this deadline, and then the connection goes with it: a `begin` or `commit`
         // dropped half-way would leave a transaction open under the next statement.
         match tokio::time::timeout(timeout, self.transact(db, &prepared)).await {
             Ok(result) => result,
-            Err(_) => Err(Failure::transient(anyhow::anyhow!("the transaction took longer than {timeout:?}"))),
+            Err(_) => Err(Failure::transient(anyhow::anyhow!(
+                "the transaction took longer than {timeout:?}"
+            ))),
         }
     }
 
-    async fn transact(&self, db: &mut PgConnection, prepared: &S::Prepared) -> Result<Committed, Failure> {
+    async fn transact(
+        &self,
+        db: &mut PgConnection,
+        prepared: &S::Prepared,
+    ) -> Result<Committed, Failure> {
         sqlx::query("begin").execute(&mut *db).await?;
         let committed = self.write(db, prepared).await?;
         crash_point(S::NAME, "before_commit");
@@ -116,9 +123,14 @@ impl<S: Stage> Attempt<'_, S> {
         }
     }
 
-    async fn write(&self, db: &mut PgConnection, prepared: &S::Prepared) -> Result<Committed, Failure> {
+    async fn write(
+        &self,
+        db: &mut PgConnection,
+        prepared: &S::Prepared,
+    ) -> Result<Committed, Failure> {
         let claim = self.partition.claim();
-        let Some(passed) = progress::advance(&mut *db, S::NAME, &claim, self.next_offset).await? else {
+        let Some(passed) = progress::advance(&mut *db, S::NAME, &claim, self.next_offset).await?
+        else {
             return Err(Failure::Fenced);
         };
         let parked = if passed.any_parked { self.parked(&mut *db).await? } else { HashSet::new() };
@@ -182,7 +194,8 @@ impl<S: Stage> Attempt<'_, S> {
     }
 
     async fn parked(&self, db: &mut PgConnection) -> Result<HashSet<OrderId>, sqlx::Error> {
-        let mut orders: Vec<Uuid> = self.intake.events.iter().map(|event| event.order_id().0).collect();
+        let mut orders: Vec<Uuid> =
+            self.intake.events.iter().map(|event| event.order_id().0).collect();
         orders.sort_unstable();
         orders.dedup();
         dead_letters::parked_among(db, S::NAME, &orders).await
@@ -205,7 +218,8 @@ impl<S: Stage> Attempt<'_, S> {
         outgoing: &mut Vec<Outgoing>,
     ) -> Result<(), sqlx::Error> {
         if let Some(letter) = refused.replay_of {
-            return dead_letters::reopened(db, S::NAME, letter, refused.code, &refused.detail).await;
+            return dead_letters::reopened(db, S::NAME, letter, refused.code, &refused.detail)
+                .await;
         }
         let record = self.batch.record(refused.record);
         let letter = refused.letter(self.partition, &record);
@@ -231,11 +245,16 @@ const LARGEST_COPY: usize = 1_500_000;
 
 /// The copy that goes to the topic of dead letters: the original bytes and headers, and where they came from. The row in
 /// `dead_letters` has the bytes in any case.
-fn dead_letter_record(stage: &str, prefix: &TopicPrefix, letter: &dead_letters::DeadLetter<'_>) -> Outgoing {
+fn dead_letter_record(
+    stage: &str,
+    prefix: &TopicPrefix,
+    letter: &dead_letters::DeadLetter<'_>,
+) -> Outgoing {
     let mut headers: Vec<(String, Option<Vec<u8>>)> =
         letter.header_names.iter().cloned().zip(letter.header_values.iter().cloned()).collect();
     let (mut key, mut value) = (letter.key.unwrap_or_default(), letter.value.unwrap_or_default());
-    let header_bytes = |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
+    let header_bytes =
+        |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
     let bytes = key.len() + value.len() + headers.iter().map(header_bytes).sum::<usize>();
     if bytes > LARGEST_COPY {
         (key, value) = (&[], &[]);
@@ -260,6 +279,8 @@ fn dead_letter_record(stage: &str, prefix: &TopicPrefix, letter: &dead_letters::
 }
 
 /// Opens a connection for a lane.
-pub(crate) async fn connect(options: &sqlx::postgres::PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+pub(crate) async fn connect(
+    options: &sqlx::postgres::PgConnectOptions,
+) -> Result<PgConnection, sqlx::Error> {
     PgConnection::connect_with(options).await
 }

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use schemas::inventory::{ReleaseReason, ReservedItem, StockRejected, StockRejection, StockReleased, StockReserved};
+use schemas::inventory::{
+    ReleaseReason, ReservedItem, StockRejected, StockRejection, StockReleased, StockReserved,
+};
 use schemas::orders::OrderPlaced;
 use schemas::shipments::ShipmentFailure;
 use schemas::{Event, EventType, OrderId, Sku, Topic};
@@ -35,7 +37,12 @@ impl Stage for Inventory {
         Ok(())
     }
 
-    async fn apply(&self, db: &mut PgConnection, events: &[Received], (): &()) -> Result<Outcome, Fault> {
+    async fn apply(
+        &self,
+        db: &mut PgConnection,
+        events: &[Received],
+        (): &(),
+    ) -> Result<Outcome, Fault> {
         let mut outcome = Outcome::default();
         reserve(db, events, &mut outcome).await?;
         release(db, events, &mut outcome).await?;
@@ -46,7 +53,11 @@ impl Stage for Inventory {
 /// An order and the number of its event.
 type Placed<'a> = (usize, &'a OrderPlaced);
 
-async fn reserve(db: &mut PgConnection, events: &[Received], outcome: &mut Outcome) -> Result<(), Fault> {
+async fn reserve(
+    db: &mut PgConnection,
+    events: &[Received],
+    outcome: &mut Outcome,
+) -> Result<(), Fault> {
     let placed: Vec<Placed<'_>> = events
         .iter()
         .enumerate()
@@ -64,7 +75,8 @@ async fn reserve(db: &mut PgConnection, events: &[Received], outcome: &mut Outco
     // from the look to the commit, with hardly a statement between.
     let new = reservations::insert_reserved(db, &wanted).await?;
     refuse_conflicts(db, &first, &repeated, &new).await?;
-    let fresh: Vec<Placed<'_>> = first.into_iter().filter(|(_, order)| new.contains(&order.order_id)).collect();
+    let fresh: Vec<Placed<'_>> =
+        first.into_iter().filter(|(_, order)| new.contains(&order.order_id)).collect();
     outcome.duplicates += placed.len() - fresh.len();
 
     let skus: Vec<&str> = distinct_skus(&fresh);
@@ -72,13 +84,16 @@ async fn reserve(db: &mut PgConnection, events: &[Received], outcome: &mut Outco
     let Decisions { reserved, rejected, taken } = decide(&fresh, &mut available);
     if !rejected.is_empty() {
         let orders: Vec<Uuid> = rejected.iter().map(|(_, order, _, _)| order.order_id.0).collect();
-        let reasons: Vec<&str> = rejected.iter().map(|(_, _, reason, _)| rejection_text(*reason)).collect();
+        let reasons: Vec<&str> =
+            rejected.iter().map(|(_, _, reason, _)| rejection_text(*reason)).collect();
         reservations::reject(db, &orders, &reasons).await?;
     }
     if !taken.is_empty() {
         stock::add_reserved(db, &taken).await?;
     }
-    outcome.effects.extend(reserved.into_iter().map(|(cause, order)| Effect { event: reserved_event(order), cause }));
+    outcome.effects.extend(
+        reserved.into_iter().map(|(cause, order)| Effect { event: reserved_event(order), cause }),
+    );
     outcome.effects.extend(rejected.into_iter().map(|(cause, order, reason, sku)| {
         let event = Event::StockRejected(StockRejected { order_id: order.order_id, reason, sku });
         Effect { event, cause }
@@ -97,7 +112,8 @@ struct Decisions<'a> {
 
 /// First come, first served, all items of an order or none. `available` is used up as it goes.
 fn decide<'a>(orders: &[Placed<'a>], available: &mut HashMap<String, i64>) -> Decisions<'a> {
-    let mut decisions = Decisions { reserved: Vec::new(), rejected: Vec::new(), taken: BTreeMap::new() };
+    let mut decisions =
+        Decisions { reserved: Vec::new(), rejected: Vec::new(), taken: BTreeMap::new() };
     for &(number, order) in orders {
         let mut needs: BTreeMap<&Sku, i64> = BTreeMap::new();
         for item in &order.items {
@@ -121,7 +137,11 @@ fn decide<'a>(orders: &[Placed<'a>], available: &mut HashMap<String, i64>) -> De
     decisions
 }
 
-async fn release(db: &mut PgConnection, events: &[Received], outcome: &mut Outcome) -> Result<(), Fault> {
+async fn release(
+    db: &mut PgConnection,
+    events: &[Received],
+    outcome: &mut Outcome,
+) -> Result<(), Fault> {
     let mut causes: BTreeMap<OrderId, (usize, ReleaseReason)> = BTreeMap::new();
     let mut given_up = 0;
     for (number, received) in events.iter().enumerate() {
@@ -214,15 +234,20 @@ fn want(order: &OrderPlaced) -> Wanted<'_> {
 }
 
 fn distinct_skus<'a>(orders: &[Placed<'a>]) -> Vec<&'a str> {
-    let mut skus: Vec<&str> =
-        orders.iter().flat_map(|(_, order)| order.items.iter().map(|item| item.sku.as_str())).collect();
+    let mut skus: Vec<&str> = orders
+        .iter()
+        .flat_map(|(_, order)| order.items.iter().map(|item| item.sku.as_str()))
+        .collect();
     skus.sort_unstable();
     skus.dedup();
     skus
 }
 
 fn reserved_event(order: &OrderPlaced) -> Event {
-    let items = order.items.iter().map(|item| ReservedItem { sku: item.sku.clone(), quantity: item.quantity });
+    let items = order
+        .items
+        .iter()
+        .map(|item| ReservedItem { sku: item.sku.clone(), quantity: item.quantity });
     Event::StockReserved(StockReserved {
         order_id: order.order_id,
         customer_id: order.customer_id.clone(),
@@ -249,7 +274,11 @@ mod tests {
     fn order(items: &[(&str, u32)]) -> OrderPlaced {
         let items: Vec<Item> = items
             .iter()
-            .map(|(sku, quantity)| Item { sku: sku.parse().unwrap(), quantity: *quantity, unit_price_cents: 100 })
+            .map(|(sku, quantity)| Item {
+                sku: sku.parse().unwrap(),
+                quantity: *quantity,
+                unit_price_cents: 100,
+            })
             .collect();
         OrderPlaced {
             order_id: OrderId::fresh(),

@@ -51,7 +51,12 @@ impl Stage for Order {
         Ok(())
     }
 
-    async fn apply(&self, db: &mut PgConnection, events: &[Received], (): &()) -> Result<Outcome, Fault> {
+    async fn apply(
+        &self,
+        db: &mut PgConnection,
+        events: &[Received],
+        (): &(),
+    ) -> Result<Outcome, Fault> {
         let placed = placed_once(events);
         let facts = facts(events);
         let lines = timeline(events);
@@ -67,7 +72,9 @@ impl Stage for Order {
 
 impl Order {
     fn expects_new_rows(&self) -> bool {
-        let left = self.merges_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let left = self
+            .merges_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         left.is_err()
     }
 
@@ -174,7 +181,8 @@ fn note(facts: &mut Facts, received: &Received) {
     }
     if let Some(reason) = reason(&received.event) {
         let known = facts.reason.take();
-        facts.reason = Some(known.map_or_else(|| reason.to_owned(), |known| known.min(reason.to_owned())));
+        facts.reason =
+            Some(known.map_or_else(|| reason.to_owned(), |known| known.min(reason.to_owned())));
     }
 }
 
@@ -230,7 +238,10 @@ fn refuse_unknown(events: &[Received], before: &HashMap<OrderId, String>) -> Res
     if rejections.is_empty() { Ok(()) } else { Err(Fault::Rejected(rejections)) }
 }
 
-fn status_changes(before: &HashMap<OrderId, String>, after: &HashMap<OrderId, Updated>) -> BTreeMap<String, i64> {
+fn status_changes(
+    before: &HashMap<OrderId, String>,
+    after: &HashMap<OrderId, Updated>,
+) -> BTreeMap<String, i64> {
     let mut changes: BTreeMap<String, i64> = BTreeMap::new();
     for (order, updated) in after {
         *changes.entry(updated.status.clone()).or_default() += 1;
@@ -264,7 +275,8 @@ fn finished(
         .filter_map(|(cause, received)| {
             let updated = after.get(&received.order_id())?;
             let status = final_status(&updated.status)?;
-            let was_final = before.get(&updated.order_id).is_some_and(|old| final_status(old).is_some());
+            let was_final =
+                before.get(&updated.order_id).is_some_and(|old| final_status(old).is_some());
             if was_final || !seen.insert(updated.order_id) {
                 return None;
             }
@@ -334,10 +346,20 @@ mod tests {
             }),
             Event::CancelRequested(CancelRequested { order_id, requested_at: start }),
             Event::ShipmentFailed(ShipmentFailed { order_id, reason: ShipmentFailure::Cancelled }),
-            Event::StockReleased(StockReleased { order_id, reason: ReleaseReason::Cancelled, items: vec![] }),
-            Event::PaymentRefunded(PaymentRefunded { order_id, payment_id, amount_cents: 5, currency }),
+            Event::StockReleased(StockReleased {
+                order_id,
+                reason: ReleaseReason::Cancelled,
+                items: vec![],
+            }),
+            Event::PaymentRefunded(PaymentRefunded {
+                order_id,
+                payment_id,
+                amount_cents: 5,
+                currency,
+            }),
         ];
-        let at = |n: usize| Timestamp::from_micros(start.as_micros() + n as i64 * 1_000_000).unwrap();
+        let at =
+            |n: usize| Timestamp::from_micros(start.as_micros() + n as i64 * 1_000_000).unwrap();
         let received = |(n, event): (usize, Event)| Received {
             id: EventId::opening(order_id, event.event_type().as_str()),
             time: at(n),
@@ -424,7 +446,10 @@ mod tests {
         let fault = stage.apply(&mut db, &events, &()).await.unwrap_err();
 
         let Fault::Rejected(rejections) = fault else { panic!("{fault:?}") };
-        assert_eq!(rejections.iter().map(|r| (r.event, r.code)).collect::<Vec<_>>(), [(2, "unknown_order")]);
+        assert_eq!(
+            rejections.iter().map(|r| (r.event, r.code)).collect::<Vec<_>>(),
+            [(2, "unknown_order")]
+        );
         drop(db);
         database.drop_it().await;
     }

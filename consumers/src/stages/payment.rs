@@ -45,16 +45,25 @@ impl Stage for Payment {
         Ok(Self { gateway: payment_gateway::from_args(&config.gateway)? })
     }
 
-    async fn prepare(&self, db: &mut PgConnection, events: &[Received]) -> Result<Self::Prepared, Fault> {
+    async fn prepare(
+        &self,
+        db: &mut PgConnection,
+        events: &[Received],
+    ) -> Result<Self::Prepared, Fault> {
         let orders: Vec<Uuid> = events.iter().map(|received| received.order_id().0).collect();
         let settled = payments::read(db, &orders).await?;
         let mut calls: Vec<BoxFuture<'_, _>> = Vec::with_capacity(events.len());
         for received in first_of_each_order(events) {
             let payment = settled.get(&received.order_id());
-            calls.push(async move { Ok((received.record, self.decide(received, payment).await?)) }.boxed());
+            calls.push(
+                async move { Ok((received.record, self.decide(received, payment).await?)) }.boxed(),
+            );
         }
         let decisions: Vec<(usize, Option<Decision>)> = concurrently(calls).await?;
-        Ok(decisions.into_iter().filter_map(|(record, decision)| Some((record, decision?))).collect())
+        Ok(decisions
+            .into_iter()
+            .filter_map(|(record, decision)| Some((record, decision?)))
+            .collect())
     }
 
     async fn apply(
@@ -73,9 +82,13 @@ impl Stage for Payment {
             };
             match decision {
                 Decision::Refunded { .. } => refunds.push(received.order_id().0),
-                Decision::Charged(_) | Decision::Voided => rows.push(new_row(&received.event, decision)),
+                Decision::Charged(_) | Decision::Voided => {
+                    rows.push(new_row(&received.event, decision))
+                }
             }
-            outcome.effects.extend(effect(&received.event, decision).map(|event| Effect { event, cause }));
+            outcome
+                .effects
+                .extend(effect(&received.event, decision).map(|event| Effect { event, cause }));
         }
         if !rows.is_empty() && payments::insert(db, &rows).await? < rows.len() {
             return Err(Fault::raced("another event decided on a payment of this batch meanwhile"));
@@ -128,7 +141,9 @@ fn charge(reserved: &StockReserved) -> Charge<'_> {
 }
 
 fn refund(payment: &payments::Payment) -> Result<Decision, Fault> {
-    let unreadable = |what: &str| Fault::Transient(anyhow::anyhow!("the row of a captured payment has no {what}"));
+    let unreadable = |what: &str| {
+        Fault::Transient(anyhow::anyhow!("the row of a captured payment has no {what}"))
+    };
     let payment_id = payment.payment_id.as_deref().and_then(|id| id.parse().ok());
     Ok(Decision::Refunded {
         payment_id: payment_id.ok_or_else(|| unreadable("payment id"))?,
@@ -146,7 +161,9 @@ fn new_row<'a>(event: &'a Event, decision: &'a Decision) -> NewPayment<'a> {
     };
     let (state, payment_id, reason) = match decision {
         Decision::Charged(ChargeResult::Captured(id)) => (State::Captured, Some(id.as_str()), None),
-        Decision::Charged(ChargeResult::Declined(reason)) => (State::Declined, None, Some(reason.as_str())),
+        Decision::Charged(ChargeResult::Declined(reason)) => {
+            (State::Declined, None, Some(reason.as_str()))
+        }
         Decision::Voided | Decision::Refunded { .. } => (State::Voided, None, None),
     };
     NewPayment { order_id: event.order_id(), state, payment_id, amount_cents, currency, reason }

@@ -43,16 +43,25 @@ impl Stage for Shipping {
         Ok(Self { carrier: carrier::from_args(&config.carrier)? })
     }
 
-    async fn prepare(&self, db: &mut PgConnection, events: &[Received]) -> Result<Self::Prepared, Fault> {
+    async fn prepare(
+        &self,
+        db: &mut PgConnection,
+        events: &[Received],
+    ) -> Result<Self::Prepared, Fault> {
         let orders: Vec<Uuid> = events.iter().map(|received| received.order_id().0).collect();
         let settled = shipments::read(db, &orders).await?;
         let mut calls: Vec<BoxFuture<'_, _>> = Vec::with_capacity(events.len());
         for received in first_of_each_order(events) {
             let state = settled.get(&received.order_id()).copied();
-            calls.push(async move { Ok((received.record, self.decide(received, state).await?)) }.boxed());
+            calls.push(
+                async move { Ok((received.record, self.decide(received, state).await?)) }.boxed(),
+            );
         }
         let decisions: Vec<(usize, Option<Decision>)> = concurrently(calls).await?;
-        Ok(decisions.into_iter().filter_map(|(record, decision)| Some((record, decision?))).collect())
+        Ok(decisions
+            .into_iter()
+            .filter_map(|(record, decision)| Some((record, decision?)))
+            .collect())
     }
 
     async fn apply(
@@ -65,13 +74,16 @@ impl Stage for Shipping {
         let decided: Vec<(usize, &Received, &Decision)> = events
             .iter()
             .enumerate()
-            .filter_map(|(cause, received)| Some((cause, received, decisions.get(&received.record)?)))
+            .filter_map(|(cause, received)| {
+                Some((cause, received, decisions.get(&received.record)?))
+            })
             .collect();
         outcome.duplicates = events.len() - decided.len();
         if decided.is_empty() {
             return Ok(outcome);
         }
-        let rows: Vec<NewShipment<'_>> = decided.iter().map(|(_, received, decision)| new_row(received, decision)).collect();
+        let rows: Vec<NewShipment<'_>> =
+            decided.iter().map(|(_, received, decision)| new_row(received, decision)).collect();
         let first = shipments::insert(db, &rows).await?;
         for (cause, received, decision) in decided {
             if first.contains(&received.order_id()) {
@@ -88,7 +100,11 @@ impl Stage for Shipping {
 
 impl Shipping {
     /// What `received` decides, given what is settled about its order. `None`: nothing, it repeats or comes too late.
-    async fn decide(&self, received: &Received, settled: Option<State>) -> Result<Option<Decision>, Fault> {
+    async fn decide(
+        &self,
+        received: &Received,
+        settled: Option<State>,
+    ) -> Result<Option<Decision>, Fault> {
         match (&received.event, settled) {
             (Event::PaymentCaptured(captured), None) => {
                 let result = self.carrier.arrange(received.id, shipment(captured)).await?;
@@ -130,9 +146,12 @@ fn effect(event: &Event, decision: &Decision) -> Event {
                 tracking_number: tracking_number.clone(),
             })
         }
-        Decision::Asked(ShipmentResult::Refused) => {
-            Event::ShipmentFailed(ShipmentFailed { order_id, reason: ShipmentFailure::CarrierRefused })
+        Decision::Asked(ShipmentResult::Refused) => Event::ShipmentFailed(ShipmentFailed {
+            order_id,
+            reason: ShipmentFailure::CarrierRefused,
+        }),
+        Decision::Cancel => {
+            Event::ShipmentFailed(ShipmentFailed { order_id, reason: ShipmentFailure::Cancelled })
         }
-        Decision::Cancel => Event::ShipmentFailed(ShipmentFailed { order_id, reason: ShipmentFailure::Cancelled }),
     }
 }

@@ -60,7 +60,11 @@ impl Rows {
     }
 
     /// Sends the rows. `statement` is `copy table (columns) from stdin (format binary)`.
-    pub(crate) async fn copy_into(mut self, db: &mut PgConnection, statement: &str) -> Result<u64, sqlx::Error> {
+    pub(crate) async fn copy_into(
+        mut self,
+        db: &mut PgConnection,
+        statement: &str,
+    ) -> Result<u64, sqlx::Error> {
         self.buffer.extend_from_slice(&(-1_i16).to_be_bytes());
         let mut copy = db.copy_in_raw(statement).await?;
         copy.send(self.buffer).await?;

@@ -27,7 +27,11 @@ pub(crate) struct DeadLetter<'a> {
 pub(crate) const PARKED: &str = "parked";
 
 /// Sets a record aside. Returns its id.
-pub(crate) async fn insert(db: &mut PgConnection, stage: &str, letter: &DeadLetter<'_>) -> Result<i64, sqlx::Error> {
+pub(crate) async fn insert(
+    db: &mut PgConnection,
+    stage: &str,
+    letter: &DeadLetter<'_>,
+) -> Result<i64, sqlx::Error> {
     let state = if letter.code == PARKED { "parked" } else { "open" };
     let row = sqlx::query(
         "insert into dead_letters
@@ -116,7 +120,11 @@ pub(crate) async fn replaying_among(
 }
 
 /// Notes that `letters` are applied, and lets go of their orders once nothing of them waits any more.
-pub(crate) async fn replayed(db: &mut PgConnection, stage: &str, letters: &[i64]) -> Result<(), sqlx::Error> {
+pub(crate) async fn replayed(
+    db: &mut PgConnection,
+    stage: &str,
+    letters: &[i64],
+) -> Result<(), sqlx::Error> {
     sqlx::query("update dead_letters set state = 'replayed', updated_at = now() where stage = $1 and dead_letter_id = any($2)")
         .bind(stage)
         .bind(letters)

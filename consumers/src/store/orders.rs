@@ -47,7 +47,10 @@ pub(crate) struct Updated {
 }
 
 /// Adds new orders by COPY. Fails with a unique violation when any of them is known already.
-pub(crate) async fn copy_new(db: &mut PgConnection, orders: &[&OrderPlaced]) -> Result<u64, sqlx::Error> {
+pub(crate) async fn copy_new(
+    db: &mut PgConnection,
+    orders: &[&OrderPlaced],
+) -> Result<u64, sqlx::Error> {
     let mut rows = Rows::with_capacity(orders.len() * 320);
     for order in orders {
         rows.row(7)
@@ -59,7 +62,8 @@ pub(crate) async fn copy_new(db: &mut PgConnection, orders: &[&OrderPlaced]) -> 
             .time(PgTime(order.placed_at))
             .time(PgTime(order.placed_at));
     }
-    let statement = "copy orders (order_id, customer_id, currency, total_cents, items, placed_at, updated_at)
+    let statement =
+        "copy orders (order_id, customer_id, currency, total_cents, items, placed_at, updated_at)
                      from stdin (format binary)";
     rows.copy_into(db, statement).await
 }
@@ -105,11 +109,15 @@ pub(crate) async fn merge_facts(
     db: &mut PgConnection,
     facts: &BTreeMap<OrderId, Facts>,
 ) -> Result<Vec<Updated>, sqlx::Error> {
-    fn times(facts: &BTreeMap<OrderId, Facts>, get: impl Fn(&Facts) -> Option<Timestamp>) -> Vec<Option<PgTime>> {
+    fn times(
+        facts: &BTreeMap<OrderId, Facts>,
+        get: impl Fn(&Facts) -> Option<Timestamp>,
+    ) -> Vec<Option<PgTime>> {
         facts.values().map(|fact| get(fact).map(PgTime)).collect()
     }
     let ids: Vec<Uuid> = facts.keys().map(|id| id.0).collect();
-    let release_reasons: Vec<Option<&str>> = facts.values().map(|fact| fact.release_reason).collect();
+    let release_reasons: Vec<Option<&str>> =
+        facts.values().map(|fact| fact.release_reason).collect();
     let reasons: Vec<Option<&str>> = facts.values().map(|fact| fact.reason.as_deref()).collect();
     let rows = sqlx::query(
         "insert into orders
@@ -164,7 +172,10 @@ pub(crate) async fn lock_statuses(
 }
 
 /// Adds lines to the timeline by COPY. Fails with a unique violation when any of them is there already.
-pub(crate) async fn copy_timeline(db: &mut PgConnection, lines: &[TimelineRow<'_>]) -> Result<u64, sqlx::Error> {
+pub(crate) async fn copy_timeline(
+    db: &mut PgConnection,
+    lines: &[TimelineRow<'_>],
+) -> Result<u64, sqlx::Error> {
     // A reason is rare enough that rows with one take the other way.
     let mut rows = Rows::with_capacity(lines.len() * 100);
     for line in lines {
@@ -179,7 +190,10 @@ pub(crate) async fn copy_timeline(db: &mut PgConnection, lines: &[TimelineRow<'_
 }
 
 /// Adds lines to the timeline; returns how many were new.
-pub(crate) async fn insert_timeline(db: &mut PgConnection, lines: &[TimelineRow<'_>]) -> Result<u64, sqlx::Error> {
+pub(crate) async fn insert_timeline(
+    db: &mut PgConnection,
+    lines: &[TimelineRow<'_>],
+) -> Result<u64, sqlx::Error> {
     let ids: Vec<Uuid> = lines.iter().map(|line| line.order_id.0).collect();
     let events: Vec<Uuid> = lines.iter().map(|line| line.event_id.0).collect();
     let types: Vec<&str> = lines.iter().map(|line| line.event_type).collect();
@@ -207,8 +221,11 @@ pub(crate) async fn add_status_counts(
     partition: i32,
     changes: &BTreeMap<String, i64>,
 ) -> Result<(), sqlx::Error> {
-    let (statuses, counts): (Vec<&str>, Vec<i64>) =
-        changes.iter().filter(|(_, change)| **change != 0).map(|(status, change)| (status.as_str(), *change)).unzip();
+    let (statuses, counts): (Vec<&str>, Vec<i64>) = changes
+        .iter()
+        .filter(|(_, change)| **change != 0)
+        .map(|(status, change)| (status.as_str(), *change))
+        .unzip();
     if statuses.is_empty() {
         return Ok(());
     }
@@ -236,9 +253,11 @@ fn updated(row: sqlx::postgres::PgRow) -> Result<Updated, sqlx::Error> {
 }
 
 fn items_json(items: &[Item]) -> String {
-    serde_json::to_string(items).expect("items have string keys and write to memory, so they always serialise")
+    serde_json::to_string(items)
+        .expect("items have string keys and write to memory, so they always serialise")
 }
 
 fn write_items(json: &mut Vec<u8>, items: &[Item]) {
-    serde_json::to_writer(json, items).expect("items have string keys and write to memory, so they always serialise");
+    serde_json::to_writer(json, items)
+        .expect("items have string keys and write to memory, so they always serialise");
 }

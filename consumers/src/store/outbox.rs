@@ -74,7 +74,11 @@ pub(crate) async fn pending(
 }
 
 /// Forgets batches whose every effect was acknowledged. Safe from anyone at any time.
-pub(crate) async fn delete(db: &mut PgConnection, stage: &str, keys: &[Key]) -> Result<(), sqlx::Error> {
+pub(crate) async fn delete(
+    db: &mut PgConnection,
+    stage: &str,
+    keys: &[Key],
+) -> Result<(), sqlx::Error> {
     let topics: Vec<&str> = keys.iter().map(|key| key.topic.as_str()).collect();
     let partitions: Vec<i32> = keys.iter().map(|key| key.partition).collect();
     let epochs: Vec<i64> = keys.iter().map(|key| key.epoch).collect();

@@ -82,7 +82,10 @@ pub(crate) async fn read(
 }
 
 /// Writes decisions on orders that had none. Fewer rows than asked for: somebody else was first.
-pub(crate) async fn insert(db: &mut PgConnection, payments: &[NewPayment<'_>]) -> Result<usize, sqlx::Error> {
+pub(crate) async fn insert(
+    db: &mut PgConnection,
+    payments: &[NewPayment<'_>],
+) -> Result<usize, sqlx::Error> {
     let ids: Vec<Uuid> = payments.iter().map(|p| p.order_id.0).collect();
     let states: Vec<&str> = payments.iter().map(|p| p.state.as_str()).collect();
     let payment_ids: Vec<Option<&str>> = payments.iter().map(|p| p.payment_id).collect();

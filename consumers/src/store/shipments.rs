@@ -52,7 +52,9 @@ pub(crate) async fn read(
         .bind(orders)
         .fetch_all(db)
         .await?;
-    rows.into_iter().map(|row| Ok((OrderId(row.try_get(0)?), State::parse(row.try_get(1)?)?))).collect()
+    rows.into_iter()
+        .map(|row| Ok((OrderId(row.try_get(0)?), State::parse(row.try_get(1)?)?)))
+        .collect()
 }
 
 /// Writes decisions and returns the orders for which they were the first.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use schemas::EventId;
 use telemetry::Secret;
@@ -18,7 +18,7 @@ const CONCURRENT_CALLS: usize = 32;
 pub(crate) async fn concurrently<T>(
     calls: Vec<BoxFuture<'_, Result<T, Fault>>>,
 ) -> Result<Vec<T>, Fault> {
-    stream::iter(calls).buffer_unordered(CONCURRENT_CALLS).try_collect().await
+    tokio_stream::iter(calls).buffer_unordered(CONCURRENT_CALLS).try_collect().await
 }
 
 /// A service of somebody else.

@@ -12,7 +12,8 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use schemas::{OrderId, Timestamp};
 
-use crate::order::{Fingerprint, TENANT};
+use crate::order::TENANT;
+use schemas::orders::Fingerprint;
 
 /// A key chosen by a client: 1 to 255 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]

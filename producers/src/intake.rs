@@ -15,9 +15,10 @@ use crate::events::{Encoded, OrdersTopic};
 use crate::idempotency::{Claim, IdempotencyKey, Memory, Standing};
 use crate::lookup::Lookup;
 use crate::metrics::IntakeMetrics;
-use crate::order::{Fingerprint, NewOrder};
+use crate::order::NewOrder;
 use crate::publisher::{PublishError, Publisher};
 use crate::trace::TraceContext;
+use schemas::orders::Fingerprint;
 
 /// Takes orders in. Clones share everything.
 #[derive(Clone)]

@@ -16,7 +16,13 @@ pub struct KafkaArgs {
     pub kafka_brokers: String,
 
     /// Put in front of every topic and consumer group, so that pipelines can share a broker.
-    #[arg(long, env = "TOPIC_PREFIX", default_value = "", global = true, hide_default_value = true)]
+    #[arg(
+        long,
+        env = "TOPIC_PREFIX",
+        default_value = "",
+        global = true,
+        hide_default_value = true
+    )]
     pub topic_prefix: TopicPrefix,
 
     /// File of librdkafka properties, one key=value per line: TLS, SASL and their secrets belong here.
@@ -66,7 +72,9 @@ fn read_properties(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
 pub fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
     use rdkafka::config::RDKafkaLogLevel as Level;
     match level {
-        Level::Emerg | Level::Alert | Level::Critical => tracing::error!(facility, message, "librdkafka"),
+        Level::Emerg | Level::Alert | Level::Critical => {
+            tracing::error!(facility, message, "librdkafka")
+        }
         Level::Error | Level::Warning => tracing::warn!(facility, message, "librdkafka"),
         Level::Notice | Level::Info => tracing::debug!(facility, message, "librdkafka"),
         Level::Debug => tracing::trace!(facility, message, "librdkafka"),

@@ -8,16 +8,16 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use telemetry::Secret;
 
 /// Said when no database was named.
-pub const HOW_TO_NAME_THE_DATABASE: &str =
-    "set DATABASE_URL_FILE to a file that holds postgres://user:password@host:port/database, or DATABASE_URL";
+pub const HOW_TO_NAME_THE_DATABASE: &str = "set DATABASE_URL_FILE to a file that holds postgres://user:password@host:port/database, or DATABASE_URL";
 
 /// Connection options from `DATABASE_URL` or `DATABASE_URL_FILE`; an error that never shows the URL otherwise.
 pub fn connect_options(application: &str) -> anyhow::Result<PgConnectOptions> {
     let url = Secret::from_environment("DATABASE_URL")?.context(HOW_TO_NAME_THE_DATABASE)?;
-    let options: PgConnectOptions = url
-        .expose()
-        .parse()
-        .map_err(|_| anyhow::anyhow!("DATABASE_URL is not a URL of the form postgres://user:password@host:port/database"))?;
+    let options: PgConnectOptions = url.expose().parse().map_err(|_| {
+        anyhow::anyhow!(
+            "DATABASE_URL is not a URL of the form postgres://user:password@host:port/database"
+        )
+    })?;
     // Statements are logged nowhere: they carry customers' data.
     Ok(options.application_name(application).disable_statement_logging())
 }

@@ -12,7 +12,7 @@ use sqlx::{Row, query};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::order::Fingerprint;
+use schemas::orders::Fingerprint;
 
 /// How far an order is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -102,7 +102,11 @@ struct Reports;
 
 impl Publisher {
     /// Starts a client. Brokers need not be up: records wait for them until the delivery timeout.
-    pub fn connect(kafka: &KafkaArgs, settings: &PublisherSettings, client_id: &str) -> anyhow::Result<Self> {
+    pub fn connect(
+        kafka: &KafkaArgs,
+        settings: &PublisherSettings,
+        client_id: &str,
+    ) -> anyhow::Result<Self> {
         let mut config = kafka.client_config(client_id)?;
         config
             .set("acks", "all")
@@ -110,7 +114,8 @@ impl Publisher {
             // Java and Go clients put the same key on the same partition.
             .set("partitioner", "murmur2_random")
             .set("compression.type", "lz4")
-            .set("linger.ms", settings.linger.as_millis().to_string())
+            // Fractions of a millisecond count.
+            .set("linger.ms", (settings.linger.as_secs_f64() * 1000.0).to_string())
             .set("delivery.timeout.ms", settings.delivery_timeout.as_millis().to_string())
             // Topics have limits of their own, and that of dead letters is the largest.
             .set("message.max.bytes", "2097152")
@@ -141,7 +146,9 @@ impl Publisher {
         let until = Instant::now() + deadline;
         while self.in_flight() > 0 {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || (self.producer.flush(left).is_err() && left < Duration::from_millis(50)) {
+            if left.is_zero()
+                || (self.producer.flush(left).is_err() && left < Duration::from_millis(50))
+            {
                 return self.in_flight() == 0;
             }
         }
@@ -160,8 +167,12 @@ impl Publisher {
             .client()
             .fetch_metadata(Some(topic), Timeout::After(deadline))
             .context("asking the brokers for metadata")?;
-        let known = metadata.topics().iter().any(|found| found.name() == topic && found.error().is_none());
-        anyhow::ensure!(known, "the topic {topic} does not exist; create it with: order-consumer topics create");
+        let known =
+            metadata.topics().iter().any(|found| found.name() == topic && found.error().is_none());
+        anyhow::ensure!(
+            known,
+            "the topic {topic} does not exist; create it with: order-consumer topics"
+        );
         Ok(())
     }
 }
@@ -209,7 +220,9 @@ impl Batch {
         if state.outstanding.fetch_sub(1, Ordering::AcqRel) > 1 {
             state.complete.notified().await;
         }
-        let failed = std::mem::take(&mut *state.failed.lock().expect("no code panics while it holds this lock"));
+        let failed = std::mem::take(
+            &mut *state.failed.lock().expect("no code panics while it holds this lock"),
+        );
         if failed.is_empty() { Ok(()) } else { Err(failed) }
     }
 }

@@ -1,5 +1,7 @@
 //! Events of the topic `orders`, written by order-producer.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -93,6 +95,12 @@ impl Fingerprint {
     }
 }
 
+impl fmt::LowerHex for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
 impl OrderPlaced {
     /// Identifies what was ordered.
     pub fn fingerprint(&self) -> Fingerprint {
@@ -122,4 +130,23 @@ pub fn total_of(items: &[Item]) -> Result<i64, InvalidOrder> {
         total += i64::from(item.quantity) * item.unit_price_cents;
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(sku: &str, quantity: u32) -> Item {
+        Item { sku: sku.parse().unwrap(), quantity, unit_price_cents: 5 }
+    }
+
+    #[test]
+    fn orders_that_run_together_have_different_fingerprints() {
+        let one = Fingerprint::of("ab", "EUR", &[item("c", 1)]);
+
+        assert_ne!(one, Fingerprint::of("a", "bEUR", &[item("c", 1)]));
+        assert_ne!(one, Fingerprint::of("ab", "EUR", &[item("c", 1), item("c", 1)]));
+        assert_ne!(one, Fingerprint::of("ab", "EUR", &[item("c", 2)]));
+        assert_eq!(one, Fingerprint::of("ab", "EUR", &[item("c", 1)]));
+    }
 }

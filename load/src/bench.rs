@@ -104,7 +104,9 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         stop = told_to_stop() => stop.map(|()| None),
     };
     say("taking the servers down");
-    let down = spawn_blocking(move || stack.down(Down::RemoveEverything)).await.context("stop the servers")?;
+    let down = spawn_blocking(move || stack.down(Down::RemoveEverything))
+        .await
+        .context("stop the servers")?;
     let report = measured?;
     down.context("take the servers down")?;
     let Some(report) = report else { return Ok(ExitCode::from(INTERRUPTED)) };
@@ -121,7 +123,9 @@ async fn up(interrupt: Interrupt) -> anyhow::Result<Stack> {
         interrupt,
         ..StackOptions::new(state_dir())
     };
-    spawn_blocking(move || Stack::up(&options)).await.context("the thread that starts servers ended")?
+    spawn_blocking(move || Stack::up(&options))
+        .await
+        .context("the thread that starts servers ended")?
 }
 
 /// Of this process alone.
@@ -154,7 +158,8 @@ async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<Report> {
 
 /// A pipeline of its own for a part.
 async fn pipeline(stack: &Stack, name: &str) -> anyhow::Result<Pipeline> {
-    let pipeline = Pipeline::separate(stack, name, &stack.state_dir().join("bench").join(name)).await?;
+    let pipeline =
+        Pipeline::separate(stack, name, &stack.state_dir().join("bench").join(name)).await?;
     pipeline.set_up(crate::pipeline::Setup::default()).await?;
     Ok(pipeline)
 }

@@ -107,7 +107,9 @@ async fn up(args: &DemoArgs, signals: &Signals) -> anyhow::Result<(Stack, Found)
         interrupt: signals.interrupt(),
         ..StackOptions::new(&args.state_dir)
     };
-    let stack = spawn_blocking(move || Stack::up(&options)).await.context("the thread that starts servers ended")??;
+    let stack = spawn_blocking(move || Stack::up(&options))
+        .await
+        .context("the thread that starts servers ended")??;
     let found = match (is_new, stack.found_running()) {
         (true, _) => Found::Nothing,
         (false, true) => Found::Running,
@@ -122,12 +124,16 @@ async fn leave(stack: Stack, found: Found) -> anyhow::Result<()> {
         Found::Stopped => stack.down(Down::KeepData),
         Found::Running => Ok(()),
     };
-    spawn_blocking(down).await.context("the thread that stops servers ended")?.context("take the servers down")
+    spawn_blocking(down)
+        .await
+        .context("the thread that stops servers ended")?
+        .context("take the servers down")
 }
 
 /// All at once, because each may take its whole time.
 async fn stop(programs: Vec<Process>) -> anyhow::Result<()> {
-    let stopping = programs.into_iter().map(|mut program| async move { program.stop(STOP_PATIENCE).await });
+    let stopping =
+        programs.into_iter().map(|mut program| async move { program.stop(STOP_PATIENCE).await });
     futures::future::join_all(stopping).await.into_iter().collect()
 }
 

@@ -102,7 +102,12 @@ impl Client {
     }
 
     /// Asks under the same key until the order is accepted.
-    pub async fn place(&self, order: &OrderRequest, key: &str, patience: Duration) -> anyhow::Result<OrderId> {
+    pub async fn place(
+        &self,
+        order: &OrderRequest,
+        key: &str,
+        patience: Duration,
+    ) -> anyhow::Result<OrderId> {
         let accepted: Accepted = until(patience, "place an order", async || {
             let response = settled(self.post_once(order, key).await).await?;
             response.json().await.map_err(|error| Trouble::Retry(error.to_string()))
@@ -141,7 +146,9 @@ impl Client {
     /// Reads any path as JSON.
     pub async fn json(&self, path: &str) -> anyhow::Result<serde_json::Value> {
         let response = self.http.get(self.url(path)).send().await;
-        let response = response.and_then(Response::error_for_status).with_context(|| format!("read {path}"))?;
+        let response = response
+            .and_then(Response::error_for_status)
+            .with_context(|| format!("read {path}"))?;
         response.json().await.with_context(|| format!("read {path}"))
     }
 
@@ -156,14 +163,11 @@ impl Client {
             let key = run.key(number);
             let order_id = self.place(&order, &key, run.patience).await?;
             let wanted = run.cancel_every > 0 && number % run.cancel_every == run.cancel_every - 1;
-            let cancel = if wanted { Some(self.cancel(order_id, run.patience).await?) } else { None };
+            let cancel =
+                if wanted { Some(self.cancel(order_id, run.patience).await?) } else { None };
             anyhow::Ok(Placed { number, order_id, cancel })
         });
-        stream::iter(placing)
-            .buffer_unordered(run.concurrency)
-            .inspect_ok(each)
-            .try_collect()
-            .await
+        stream::iter(placing).buffer_unordered(run.concurrency).inspect_ok(each).try_collect().await
     }
 }
 
@@ -183,7 +187,9 @@ async fn settled(answer: reqwest::Result<Response>) -> Result<Response, Trouble>
     }
     let body = response.text().await.unwrap_or_default();
     match status {
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Err(Trouble::Retry(body)),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            Err(Trouble::Retry(body))
+        }
         _ => Err(Trouble::Refused(status, body)),
     }
 }

@@ -72,7 +72,14 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { partitions: 8, replication: 1, skus: 1_000, quantity: 1_000_000, scarce: 10, scarce_quantity: 0 }
+        Self {
+            partitions: 8,
+            replication: 1,
+            skus: 1_000,
+            quantity: 1_000_000,
+            scarce: 10,
+            scarce_quantity: 0,
+        }
     }
 }
 
@@ -89,16 +96,19 @@ impl Pipeline {
     pub async fn separate(stack: &Stack, name: &str, directory: &Path) -> anyhow::Result<Self> {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let id = &id[..10];
-        let common: PgConnectOptions = stack.database_url()?.parse().context("read the URL of the database")?;
+        let common: PgConnectOptions =
+            stack.database_url()?.parse().context("read the URL of the database")?;
         let mut db = PgConnection::connect_with(&common).await.context("connect to Postgres")?;
         let database = format!("pipeline_{id}");
         // The name is made of letters and digits, just above.
         let create = format!("create database {database}");
         sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut db).await.context("create a database")?;
-        let mut url: reqwest::Url = stack.database_url()?.parse().context("read the URL of the database")?;
+        let mut url: reqwest::Url =
+            stack.database_url()?.parse().context("read the URL of the database")?;
         url.set_path(&database);
         let prefix = format!("{name}-{id}.").parse().context("make a topic prefix")?;
-        std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("create {}", directory.display()))?;
         let url_file = directory.join("database-url");
         write_private(&url_file, url.as_str())?;
         Self::new(stack, prefix, url_file.display().to_string(), directory.to_owned(), false)
@@ -150,10 +160,28 @@ impl Pipeline {
         let number = |number: u32| number.to_string();
         let [partitions, copies] = [partitions, replication].map(number);
         let in_sync = number(if replication >= 3 { 2 } else { 1 });
-        self.tool(&["topics", "--partitions", &partitions, "--replication", &copies, "--min-in-sync", &in_sync]).await?;
-        let [skus, quantity, scarce, scarce_quantity] = [skus, quantity, scarce, scarce_quantity].map(number);
         self.tool(&[
-            "stock", "--skus", &skus, "--quantity", &quantity, "--scarce", &scarce, "--scarce-quantity", &scarce_quantity,
+            "topics",
+            "--partitions",
+            &partitions,
+            "--replication",
+            &copies,
+            "--min-in-sync",
+            &in_sync,
+        ])
+        .await?;
+        let [skus, quantity, scarce, scarce_quantity] =
+            [skus, quantity, scarce, scarce_quantity].map(number);
+        self.tool(&[
+            "stock",
+            "--skus",
+            &skus,
+            "--quantity",
+            &quantity,
+            "--scarce",
+            &scarce,
+            "--scarce-quantity",
+            &scarce_quantity,
         ])
         .await?;
         Ok(())
@@ -165,7 +193,11 @@ impl Pipeline {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             let complaint = String::from_utf8_lossy(&output.stderr);
-            bail!("order-consumer {} ended with {}\n{complaint}{said}", arguments.join(" "), output.status);
+            bail!(
+                "order-consumer {} ended with {}\n{complaint}{said}",
+                arguments.join(" "),
+                output.status
+            );
         }
         Ok(said)
     }
@@ -203,7 +235,11 @@ impl Pipeline {
     /// How to start order-consumer with `stages`; with all of them when none is named.
     pub fn stages(&self, name: &str, stages: &[&str], admin: SocketAddr) -> Spec {
         let address = admin.to_string();
-        let spec = self.spec(name, &self.binaries.consumer, admin).arguments(["run", "--admin-listen", &address]);
+        let spec = self.spec(name, &self.binaries.consumer, admin).arguments([
+            "run",
+            "--admin-listen",
+            &address,
+        ]);
         match stages {
             [] => spec.arguments(["--all"]),
             stages => spec.arguments(stages.iter().flat_map(|stage| ["--stage", *stage])),
@@ -223,7 +259,10 @@ impl Pipeline {
     }
 
     /// Starts a producer on free ports and waits until it is ready.
-    pub async fn start_producer(&self, change: impl FnOnce(Spec) -> Spec) -> anyhow::Result<Producer> {
+    pub async fn start_producer(
+        &self,
+        change: impl FnOnce(Spec) -> Spec,
+    ) -> anyhow::Result<Producer> {
         let [api, admin] = free_addresses()?;
         let mut producer = Producer {
             process: Process::start(change(self.producer(api, admin)))?,
@@ -266,13 +305,15 @@ impl Pipeline {
 /// Addresses on loopback that nobody listens on.
 pub fn free_addresses<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
     let ports = stack::free_ports(N)?;
-    let addresses: Vec<SocketAddr> = ports.into_iter().map(|port| (Ipv4Addr::LOCALHOST, port).into()).collect();
+    let addresses: Vec<SocketAddr> =
+        ports.into_iter().map(|port| (Ipv4Addr::LOCALHOST, port).into()).collect();
     addresses.try_into().map_err(|_| anyhow::anyhow!("found fewer free ports than {N}"))
 }
 
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
-    let file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
+    let file =
+        std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
     written.with_context(|| format!("write {}", path.display()))
 }

@@ -124,7 +124,8 @@ impl Process {
     /// How it ended, if it did.
     pub fn poll(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait().with_context(|| format!("ask after {}", self.spec.name))?;
+            self.ended =
+                self.child.try_wait().with_context(|| format!("ask after {}", self.spec.name))?;
         }
         Ok(self.ended)
     }
@@ -132,7 +133,8 @@ impl Process {
     /// Waits until it ends by itself.
     pub async fn ended(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
         let what = format!("{} has ended", self.spec.name);
-        let waited = eventually(patience, &what, async || self.poll()?.context("it is running")).await;
+        let waited =
+            eventually(patience, &what, async || self.poll()?.context("it is running")).await;
         waited.with_context(|| self.tail())
     }
 
@@ -192,9 +194,17 @@ impl Process {
     }
 
     /// Sum of the series of `family` whose labels contain all of `labels`; `None` when there is none.
-    pub async fn metric(&self, family: &str, labels: &[(&str, &str)]) -> anyhow::Result<Option<f64>> {
+    pub async fn metric(
+        &self,
+        family: &str,
+        labels: &[(&str, &str)],
+    ) -> anyhow::Result<Option<f64>> {
         let answer = self.http.get(format!("http://{}/metrics", self.spec.admin)).send().await;
-        let text = answer.and_then(reqwest::Response::error_for_status).context("ask for metrics")?.text().await?;
+        let text = answer
+            .and_then(reqwest::Response::error_for_status)
+            .context("ask for metrics")?
+            .text()
+            .await?;
         Ok(sum_of(&text, family, labels))
     }
 
@@ -227,7 +237,8 @@ fn read_log(path: &Path) -> String {
 }
 
 fn sum_of(text: &str, family: &str, labels: &[(&str, &str)]) -> Option<f64> {
-    let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    let wanted: Vec<String> =
+        labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(family)?;
         let (found, value) = match rest.strip_prefix('{') {

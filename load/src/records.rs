@@ -83,7 +83,12 @@ impl<'a> Records<'a> {
             out.key = record.key.as_deref();
             out.payload = record.value.as_deref();
             out.timestamp = record.timestamp_ms;
-            pending.push(self.producer.send_result(out).map_err(|(error, _)| error).context("hand over a record")?);
+            pending.push(
+                self.producer
+                    .send_result(out)
+                    .map_err(|(error, _)| error)
+                    .context("hand over a record")?,
+            );
         }
         let mut places = Vec::with_capacity(pending.len());
         for delivery in pending {
@@ -107,14 +112,21 @@ impl<'a> Records<'a> {
         let name = self.pipeline.prefix().topic(topic);
         let admin: AdminClient<DefaultClientContext> =
             client(self.pipeline).create().context("create a Kafka admin client")?;
-        let metadata = admin.inner().fetch_metadata(Some(&name), BROKER_PATIENCE).context("ask for partitions")?;
-        let partitions = metadata.topics().first().map(|topic| topic.partitions().len()).unwrap_or(0);
+        let metadata = admin
+            .inner()
+            .fetch_metadata(Some(&name), BROKER_PATIENCE)
+            .context("ask for partitions")?;
+        let partitions =
+            metadata.topics().first().map(|topic| topic.partitions().len()).unwrap_or(0);
         let mut offsets = TopicPartitionList::new();
         for partition in 0..i32::try_from(partitions)? {
             offsets.add_partition_offset(&name, partition, Offset::End)?;
         }
         let options = AdminOptions::new().operation_timeout(Some(BROKER_PATIENCE));
-        admin.delete_records(&offsets, &options).await.with_context(|| format!("delete the records of {name}"))?;
+        admin
+            .delete_records(&offsets, &options)
+            .await
+            .with_context(|| format!("delete the records of {name}"))?;
         Ok(())
     }
 
@@ -124,7 +136,10 @@ impl<'a> Records<'a> {
         let admin: AdminClient<DefaultClientContext> =
             client(self.pipeline).create().context("create a Kafka admin client")?;
         let options = AdminOptions::new().operation_timeout(Some(BROKER_PATIENCE));
-        let results = admin.delete_topics(&[&name], &options).await.with_context(|| format!("delete {name}"))?;
+        let results = admin
+            .delete_topics(&[&name], &options)
+            .await
+            .with_context(|| format!("delete {name}"))?;
         for result in results {
             result.map_err(|(topic, error)| anyhow::anyhow!("delete {topic}: {error}"))?;
         }
@@ -145,9 +160,13 @@ fn client(pipeline: &Pipeline) -> ClientConfig {
 fn read_all(config: &ClientConfig, topic: &str) -> anyhow::Result<Vec<Record>> {
     let mut config = config.clone();
     // Never joined; the library assigns nothing without a name.
-    config.set("group.id", "order-load").set("enable.auto.commit", "false").set("auto.offset.reset", "error");
+    config
+        .set("group.id", "order-load")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error");
     let consumer: BaseConsumer = config.create().context("create a Kafka consumer")?;
-    let metadata = consumer.fetch_metadata(Some(topic), BROKER_PATIENCE).context("ask for partitions")?;
+    let metadata =
+        consumer.fetch_metadata(Some(topic), BROKER_PATIENCE).context("ask for partitions")?;
     let found = metadata.topics().first().with_context(|| format!("{topic} does not exist"))?;
     let mut records = Vec::new();
     for partition in found.partitions() {
@@ -173,7 +192,8 @@ fn read_all(config: &ClientConfig, topic: &str) -> anyhow::Result<Vec<Record>> {
 
 fn owned(message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map(|headers| {
-        let headers = headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)));
+        let headers =
+            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)));
         headers.collect()
     });
     Record {

@@ -7,7 +7,8 @@ use schemas::{EventId, EventType};
 const EPOCH_2000_MICROS: i64 = 946_684_800_000_000;
 
 /// Must match [`orders`].
-pub(super) const COPY_ORDERS: &str = "copy orders (order_id, customer_id, currency, total_cents, items, placed_at, updated_at)
+pub(super) const COPY_ORDERS: &str =
+    "copy orders (order_id, customer_id, currency, total_cents, items, placed_at, updated_at)
      from stdin (format binary)";
 /// Must match [`events`].
 pub(super) const COPY_EVENTS: &str =

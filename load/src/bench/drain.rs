@@ -21,7 +21,8 @@ use crate::pipeline::{Pipeline, STOP_PATIENCE};
 const PATIENCE: Duration = Duration::from_secs(600);
 const WRITTEN: &[&str] = &["orders", "order_events", "order_status_counts", "stage_progress"];
 const LIMIT_WRITTEN: &[&str] = &["orders_limit"];
-const PROGRESS: &str = "select coalesce(sum(next_offset), 0)::bigint from stage_progress where stage = 'order'";
+const PROGRESS: &str =
+    "select coalesce(sum(next_offset), 0)::bigint from stage_progress where stage = 'order'";
 
 /// What part a found: rates in events per second, CPU in seconds per million events.
 #[derive(Debug, Serialize)]
@@ -77,11 +78,19 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<D
     bench.observer.execute(limits::CREATE_TABLE).await?;
     let (mut stage, mut upsert, mut stage_sql) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=args.rounds {
-        upsert.push(bench.limit(Limit::Upsert, LIMIT_WRITTEN, "select count(*) from orders_limit", round).await?);
+        upsert.push(
+            bench
+                .limit(Limit::Upsert, LIMIT_WRITTEN, "select count(*) from orders_limit", round)
+                .await?,
+        );
         stage.push(bench.stage(round).await?);
-        stage_sql.push(bench.limit(Limit::StageSql, WRITTEN, "select count(*) from orders", round).await?);
+        stage_sql.push(
+            bench.limit(Limit::StageSql, WRITTEN, "select count(*) from orders", round).await?,
+        );
     }
-    let ratio = |to: &[Sample]| median(stage.iter().zip(to).map(|(stage, to)| stage.per_second / to.per_second));
+    let ratio = |to: &[Sample]| {
+        median(stage.iter().zip(to).map(|(stage, to)| stage.per_second / to.per_second))
+    };
     Ok(Drain {
         events: args.events,
         to_upsert: ratio(&upsert),
@@ -107,7 +116,11 @@ impl Bench<'_> {
         let sample = limits::measure(limit, &self.orders, &self.database, &self.servers).await?;
         self.told(&format!("{limit:?} limit"), round, &sample);
         let rows = self.observer.number(count).await?;
-        ensure!(rows == i64::from(self.args.events), "the limit wrote {rows} rows of {}", self.args.events);
+        ensure!(
+            rows == i64::from(self.args.events),
+            "the limit wrote {rows} rows of {}",
+            self.args.events
+        );
         self.observer.fresh(tables).await?;
         Ok(sample)
     }
@@ -116,11 +129,13 @@ impl Bench<'_> {
         self.observer.fresh(WRITTEN).await?;
         let events = i64::from(self.args.events);
         let mut process = self.pipeline.launch_stages("drain", &["order"], |spec| spec)?;
-        let subjects = [&[Subject::child("client", CONSUMER)?], &self.servers[..]].concat();
+        let subjects = [&[Subject::child("client", CONSUMER).await?], &self.servers[..]].concat();
         let watch = Watch::start(subjects.clone());
-        let first = self.observer.until(PROGRESS, PATIENCE, &mut process, |count| count > 0).await?;
+        let first =
+            self.observer.until(PROGRESS, PATIENCE, &mut process, |count| count > 0).await?;
         let before = usage::cpu(&subjects)?;
-        let last = self.observer.until(PROGRESS, PATIENCE, &mut process, |count| count >= events).await?;
+        let last =
+            self.observer.until(PROGRESS, PATIENCE, &mut process, |count| count >= events).await?;
         let after = usage::cpu(&subjects)?;
         self.remember(&watch);
         drop(watch);
@@ -169,6 +184,10 @@ impl Bench<'_> {
 
     fn told(&self, what: &str, round: u32, sample: &Sample) {
         let rounds = self.args.rounds;
-        say(&format!("a: {what}, round {round} of {rounds}: {:.0}/s, {:.2} CPU s per million", sample.per_second, sample.cpu_total()));
+        say(&format!(
+            "a: {what}, round {round} of {rounds}: {:.0}/s, {:.2} CPU s per million",
+            sample.per_second,
+            sample.cpu_total()
+        ));
     }
 }

@@ -19,7 +19,10 @@ const GROUPS: usize = 16;
 /// Publishes an order-placed event for each of `orders`, and returns when the broker has all of them.
 pub(super) async fn fill(pipeline: &Pipeline, orders: &[OrderPlaced]) -> anyhow::Result<()> {
     let kafka = kafka_of(pipeline);
-    let settings = PublisherSettings { delivery_timeout: Duration::from_secs(60), ..PublisherSettings::default() };
+    let settings = PublisherSettings {
+        delivery_timeout: Duration::from_secs(60),
+        ..PublisherSettings::default()
+    };
     let publisher = Publisher::connect(&kafka, &settings, "order-load-fill")?;
     let topic = OrdersTopic::new(&kafka.topic_prefix);
     let mut on_their_way: VecDeque<Batch> = VecDeque::new();
@@ -29,7 +32,10 @@ pub(super) async fn fill(pipeline: &Pipeline, orders: &[OrderPlaced]) -> anyhow:
             let event = Event::OrderPlaced(order.clone());
             let event = Encoded::opening(&event, order.placed_at, &TraceContext::fresh());
             while let Err(error) = topic.add(&mut batch, &event) {
-                anyhow::ensure!(matches!(error, PublishError::Overloaded), "publish an order: {error}");
+                anyhow::ensure!(
+                    matches!(error, PublishError::Overloaded),
+                    "publish an order: {error}"
+                );
                 match on_their_way.pop_front() {
                     Some(oldest) => acknowledged(oldest).await?,
                     None => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -37,7 +43,9 @@ pub(super) async fn fill(pipeline: &Pipeline, orders: &[OrderPlaced]) -> anyhow:
             }
         }
         on_their_way.push_back(batch);
-        if on_their_way.len() >= GROUPS && let Some(oldest) = on_their_way.pop_front() {
+        if on_their_way.len() >= GROUPS
+            && let Some(oldest) = on_their_way.pop_front()
+        {
             acknowledged(oldest).await?;
         }
     }
@@ -50,6 +58,10 @@ pub(super) async fn fill(pipeline: &Pipeline, orders: &[OrderPlaced]) -> anyhow:
 async fn acknowledged(batch: Batch) -> anyhow::Result<()> {
     match batch.acknowledged().await {
         Ok(()) => Ok(()),
-        Err(failed) => anyhow::bail!("{} orders were not acknowledged; the first: {}", failed.len(), failed[0].1),
+        Err(failed) => anyhow::bail!(
+            "{} orders were not acknowledged; the first: {}",
+            failed.len(),
+            failed[0].1
+        ),
     }
 }

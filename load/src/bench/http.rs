@@ -53,7 +53,7 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<H
     let pipeline = super::pipeline(stack, "http").await?;
     let mut producer = pipeline.start_producer(|spec| spec).await?;
     let subjects = [
-        vec![Subject::child("producer", PRODUCER)?, Subject::this("load client")?],
+        vec![Subject::child("producer", PRODUCER).await?, Subject::this("load client")?],
         Subject::servers(stack)?,
     ]
     .concat();
@@ -64,7 +64,9 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<H
             let before = records(&pipeline).await?;
             let warm = send(producer.api, &requests, *connections, WARM_UP).await?;
             let (cpu, begun) = (usage::cpu(&subjects)?, Instant::now());
-            let answers = send(producer.api, &requests, *connections, Duration::from_secs(args.seconds)).await?;
+            let answers =
+                send(producer.api, &requests, *connections, Duration::from_secs(args.seconds))
+                    .await?;
             let seconds = begun.elapsed().as_secs_f64();
             let used = usage::cpu(&subjects)?;
             let thousands = (answers.accepted as f64 / 1e3).max(0.001);
@@ -72,7 +74,10 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<H
                 per_second: answers.accepted as f64 / seconds,
                 cpu: usage::per(thousands, &cpu, &used),
             };
-            say(&format!("c: {name}, round {round} of {}: {:.0}/s", args.rounds, sample.per_second));
+            say(&format!(
+                "c: {name}, round {round} of {}: {:.0}/s",
+                args.rounds, sample.per_second
+            ));
             rounds.push(Round {
                 sample,
                 p50: quantile(&answers.latencies, 0.5),
@@ -85,7 +90,9 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<H
     producer.process.stop(STOP_PATIENCE).await?;
     let loads = LOADS.iter().zip(rounds).map(|((name, ..), rounds)| Load {
         name,
-        accepted: Sample::median(&rounds.iter().map(|round| round.sample.clone()).collect::<Vec<_>>()),
+        accepted: Sample::median(
+            &rounds.iter().map(|round| round.sample.clone()).collect::<Vec<_>>(),
+        ),
         p50_ms: median(rounds.iter().map(|round| f64::from(round.p50) / 1e3)),
         p99_ms: median(rounds.iter().map(|round| f64::from(round.p99) / 1e3)),
         refused: rounds.iter().map(|round| round.refused).sum(),
@@ -105,7 +112,9 @@ async fn check(
     let accepted: u64 = answers.iter().map(|answers| answers.accepted).sum();
     let open: u64 = answers.iter().map(|answers| answers.refused).sum();
     if !(accepted..=accepted + open).contains(&grown) {
-        faults.push(format!("{name}: the topic grew by {grown} records for {accepted} accepted orders"));
+        faults.push(format!(
+            "{name}: the topic grew by {grown} records for {accepted} accepted orders"
+        ));
     }
     Ok(())
 }
@@ -120,11 +129,15 @@ async fn count(pipeline: &Pipeline) -> anyhow::Result<i64> {
     let kafka = kafka_of(pipeline);
     let counting = tokio::task::spawn_blocking(move || {
         let topic = kafka.topic_prefix.topic(Topic::Orders);
-        let consumer: BaseConsumer = kafka.client_config("order-load")?.create().context("create a Kafka consumer")?;
-        let metadata = consumer.fetch_metadata(Some(&topic), BROKER_PATIENCE).context("ask for partitions")?;
-        let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
+        let consumer: BaseConsumer =
+            kafka.client_config("order-load")?.create().context("create a Kafka consumer")?;
+        let metadata =
+            consumer.fetch_metadata(Some(&topic), BROKER_PATIENCE).context("ask for partitions")?;
+        let partitions =
+            metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
         let counts = partitions.iter().map(|partition| {
-            let (start, end) = consumer.fetch_watermarks(&topic, partition.id(), BROKER_PATIENCE)?;
+            let (start, end) =
+                consumer.fetch_watermarks(&topic, partition.id(), BROKER_PATIENCE)?;
             anyhow::Ok(end - start)
         });
         counts.sum()

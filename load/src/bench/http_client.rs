@@ -70,7 +70,12 @@ impl Requests {
             Ok((head.into_bytes(), [b"\r\n", &body[..]].concat()))
         });
         let parts = parts.collect::<anyhow::Result<_>>()?;
-        Ok(Self { kind, parts, next: AtomicU64::new(0), run: uuid::Uuid::new_v4().simple().to_string() })
+        Ok(Self {
+            kind,
+            parts,
+            next: AtomicU64::new(0),
+            run: uuid::Uuid::new_v4().simple().to_string(),
+        })
     }
 
     fn compose(&self, request: &mut Vec<u8>) {
@@ -79,7 +84,9 @@ impl Requests {
         request.clear();
         request.extend_from_slice(head);
         if self.kind == Kind::Keyed {
-            request.extend_from_slice(format!("idempotency-key: {}-{number}\r\n", self.run).as_bytes());
+            request.extend_from_slice(
+                format!("idempotency-key: {}-{number}\r\n", self.run).as_bytes(),
+            );
         }
         request.extend_from_slice(rest);
     }
@@ -177,7 +184,10 @@ mod tests {
 "#;
 
         assert_eq!(count(body, br#""status":202"#), 2);
-        assert_eq!(content_length(b"HTTP/1.1 202 Accepted\r\nContent-Length: 17\r\n\r\n").unwrap(), 17);
+        assert_eq!(
+            content_length(b"HTTP/1.1 202 Accepted\r\nContent-Length: 17\r\n\r\n").unwrap(),
+            17
+        );
         assert!(content_length(b"HTTP/1.1 202 Accepted\r\n\r\n").is_err());
     }
 }

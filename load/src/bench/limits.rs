@@ -80,7 +80,8 @@ pub(super) async fn measure(
     database: &PgConnectOptions,
     servers: &[Subject],
 ) -> anyhow::Result<Sample> {
-    let batches: Vec<Batch> = orders.chunks(BATCH).map(|rows| Batch::of(limit, rows)).collect::<anyhow::Result<_>>()?;
+    let batches: Vec<Batch> =
+        orders.chunks(BATCH).map(|rows| Batch::of(limit, rows)).collect::<anyhow::Result<_>>()?;
     let batches = Arc::new(batches);
     let mut connections = Vec::new();
     for number in 0..CONNECTIONS {
@@ -98,9 +99,10 @@ pub(super) async fn measure(
     let subjects = [&[Subject::this("client")?], servers].concat();
     let before = usage::cpu(&subjects)?;
     let begun = Instant::now();
-    let writing = connections.into_iter().enumerate().map(|(number, db)| {
-        tokio::spawn(write(db, number, batches.clone()))
-    });
+    let writing = connections
+        .into_iter()
+        .enumerate()
+        .map(|(number, db)| tokio::spawn(write(db, number, batches.clone())));
     for written in futures::future::join_all(writing).await {
         written.context("the task that writes ended early")??;
     }
@@ -110,7 +112,11 @@ pub(super) async fn measure(
     Ok(Sample { per_second: count / seconds, cpu: usage::per(count / 1e6, &before, &after) })
 }
 
-async fn write(mut db: PgConnection, number: usize, batches: Arc<Vec<Batch>>) -> anyhow::Result<()> {
+async fn write(
+    mut db: PgConnection,
+    number: usize,
+    batches: Arc<Vec<Batch>>,
+) -> anyhow::Result<()> {
     let mut offset = 0;
     for batch in batches.iter().skip(number).step_by(CONNECTIONS) {
         match batch {
@@ -195,7 +201,8 @@ impl Batch {
 
 impl Columns {
     fn of(orders: &[OrderPlaced]) -> anyhow::Result<Self> {
-        let items = orders.iter().map(|order| Ok(Json(serde_json::value::to_raw_value(&order.items)?)));
+        let items =
+            orders.iter().map(|order| Ok(Json(serde_json::value::to_raw_value(&order.items)?)));
         Ok(Self {
             ids: orders.iter().map(|order| order.order_id.0).collect(),
             customers: orders.iter().map(|order| order.customer_id.as_str().to_owned()).collect(),

@@ -24,21 +24,33 @@ pub(super) struct Seen {
 }
 
 impl Observer {
-    pub(super) async fn connect(stack: &Stack, database: &PgConnectOptions) -> anyhow::Result<Self> {
+    pub(super) async fn connect(
+        stack: &Stack,
+        database: &PgConnectOptions,
+    ) -> anyhow::Result<Self> {
         let db = PgConnection::connect_with(database).await.context("connect to Postgres")?;
-        let admin: PgConnectOptions = stack.admin_database_url()?.parse().context("read the URL of the administrator")?;
-        let admin = PgConnection::connect_with(&admin).await.context("connect to Postgres as administrator")?;
+        let admin: PgConnectOptions =
+            stack.admin_database_url()?.parse().context("read the URL of the administrator")?;
+        let admin = PgConnection::connect_with(&admin)
+            .await
+            .context("connect to Postgres as administrator")?;
         Ok(Self { db, admin })
     }
 
     /// The number that a constant `query` answers with.
     pub(super) async fn number(&mut self, query: &'static str) -> anyhow::Result<i64> {
-        let row = sqlx::query(query).fetch_one(&mut self.db).await.with_context(|| format!("ask {query}"))?;
+        let row = sqlx::query(query)
+            .fetch_one(&mut self.db)
+            .await
+            .with_context(|| format!("ask {query}"))?;
         row.try_get(0).with_context(|| format!("read the answer to {query}"))
     }
 
     pub(super) async fn execute(&mut self, statements: &'static str) -> anyhow::Result<()> {
-        sqlx::raw_sql(statements).execute(&mut self.db).await.with_context(|| format!("run {statements}"))?;
+        sqlx::raw_sql(statements)
+            .execute(&mut self.db)
+            .await
+            .with_context(|| format!("run {statements}"))?;
         Ok(())
     }
 
@@ -48,8 +60,15 @@ impl Observer {
         // Names of tables from this program.
         let statements = format!("truncate {list}; vacuum (analyze) {list}");
         for statement in statements.split("; ") {
-            sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut self.db).await.context("empty the tables")?;
+            sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+                .execute(&mut self.db)
+                .await
+                .context("empty the tables")?;
         }
+        self.checkpoint().await
+    }
+
+    pub(super) async fn checkpoint(&mut self) -> anyhow::Result<()> {
         sqlx::raw_sql("checkpoint").execute(&mut self.admin).await.context("checkpoint")?;
         Ok(())
     }
@@ -73,7 +92,10 @@ impl Observer {
                 bail!("{} ended with {status} at {count}", process.name());
             }
             if begun.elapsed() > patience {
-                bail!("{query} is at {count} after {patience:?}; the log ends with:\n{}", tail(&process.log()));
+                bail!(
+                    "{query} is at {count} after {patience:?}; the log ends with:\n{}",
+                    tail(&process.log())
+                );
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

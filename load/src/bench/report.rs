@@ -64,7 +64,8 @@ impl Report {
             }
         }
         if let Some(chain) = &self.chain {
-            text += &format!("b  {} orders to their end, all stages in one process\n", chain.orders);
+            text +=
+                &format!("b  {} orders to their end, all stages in one process\n", chain.orders);
             text += &heading("orders/s", "CPU s/1000", &chain.all_stages.cpu);
             text += &line("all stages", &chain.all_stages, &chain.all_stages.cpu);
             text += "\n";
@@ -83,7 +84,10 @@ impl Report {
 
     fn write_drain(&self, text: &mut String, drain: &Drain, goals: &mut Goals) {
         let cpu = &drain.stage.cpu;
-        *text += &format!("a  {} order-placed events into Postgres; medians of {} round(s)\n", drain.events, self.rounds);
+        *text += &format!(
+            "a  {} order-placed events into Postgres; medians of {} round(s)\n",
+            drain.events, self.rounds
+        );
         *text += &heading("events/s", "CPU s/M", cpu);
         *text += &line("order stage, from the topic", &drain.stage, cpu);
         *text += &line("limit: upsert of 8 columns, from memory", &drain.upsert, cpu);
@@ -93,7 +97,11 @@ impl Report {
             drain.to_upsert, drain.to_stage_sql, drain.batch
         );
         goals.at_least("a  order stage / upsert limit", drain.to_upsert, GOAL_TO_LIMIT);
-        goals.at_most("a  CPU seconds per million events", drain.stage.cpu_total(), GOAL_CPU_PER_MILLION);
+        goals.at_most(
+            "a  CPU seconds per million events",
+            drain.stage.cpu_total(),
+            GOAL_CPU_PER_MILLION,
+        );
     }
 }
 
@@ -101,7 +109,8 @@ fn write_memory(text: &mut String, drain: &Drain, goals: &mut Goals) {
     *text += &format!("d  resident memory while {} events drain\n", drain.events);
     *text += &format!("{:<42}{:>12}{:>12}\n", "", "first half", "second half");
     for (name, memory) in &drain.memory {
-        let [first, second] = [memory.first_half, memory.second_half].map(|bytes| bytes as f64 / MIB);
+        let [first, second] =
+            [memory.first_half, memory.second_half].map(|bytes| bytes as f64 / MIB);
         let name = if *name == "client" { "order-consumer" } else { name };
         *text += &format!("{name:<42}{first:>8.0} MiB{second:>8.0} MiB\n");
     }
@@ -121,14 +130,22 @@ fn write_http(text: &mut String, http: &Http, goals: &mut Goals) {
     for load in &http.loads {
         *text += &line(load.name, &load.accepted, &first.accepted.cpu);
     }
-    *text += &format!("{:<42}{:>12}{:>12}{:>12}\n", "request latency", "p50 ms", "p99 ms", "refused");
+    *text +=
+        &format!("{:<42}{:>12}{:>12}{:>12}\n", "request latency", "p50 ms", "p99 ms", "refused");
     for load in &http.loads {
-        *text += &format!("{:<42}{:>12.2}{:>12.2}{:>12}\n", load.name, load.p50_ms, load.p99_ms, load.refused);
+        *text += &format!(
+            "{:<42}{:>12.2}{:>12.2}{:>12}\n",
+            load.name, load.p50_ms, load.p99_ms, load.refused
+        );
     }
     *text += "\n";
     let goal = [GOAL_SINGLE_PER_SECOND, GOAL_SINGLE_PER_SECOND, GOAL_BATCH_PER_SECOND];
     for (load, goal) in http.loads.iter().zip(goal) {
-        goals.at_least(&format!("c  accepted per second, {}", load.name), load.accepted.per_second, goal);
+        goals.at_least(
+            &format!("c  accepted per second, {}", load.name),
+            load.accepted.per_second,
+            goal,
+        );
     }
 }
 
@@ -169,7 +186,8 @@ impl Goals {
 
     fn add(&mut self, what: &str, found: f64, sign: &str, goal: f64, met: bool) {
         let verdict = if met { "met" } else { "missed" };
-        let [found, goal] = [found, goal].map(|n| if n >= 1_000.0 { format!("{n:.0}") } else { format!("{n:.2}") });
+        let [found, goal] =
+            [found, goal].map(|n| if n >= 1_000.0 { format!("{n:.0}") } else { format!("{n:.2}") });
         self.text += &format!("{what:<58}{found:>10}   goal {sign} {goal:<8} {verdict}\n");
     }
 }

@@ -24,7 +24,9 @@ impl Sample {
     pub(super) fn median(rounds: &[Self]) -> Self {
         let names: BTreeMap<&'static str, ()> =
             rounds.iter().flat_map(|round| round.cpu.keys().map(|name| (*name, ()))).collect();
-        let cpu = names.into_keys().map(|name| (name, median(rounds.iter().filter_map(|round| round.cpu.get(name)).copied())));
+        let cpu = names.into_keys().map(|name| {
+            (name, median(rounds.iter().filter_map(|round| round.cpu.get(name)).copied()))
+        });
         Self { cpu: cpu.collect(), per_second: median(rounds.iter().map(|round| round.per_second)) }
     }
 }

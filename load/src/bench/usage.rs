@@ -9,9 +9,12 @@ use anyhow::Context;
 use stack::Stack;
 use tokio::task::JoinHandle;
 
+use crate::eventually::eventually;
+
 /// What `/proc` counts CPU time in; the kernel's interface fixes it.
 const TICKS_PER_SECOND: f64 = 100.0;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+const CHILD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// CPU seconds by name of the subject.
 pub(super) type Cpu = BTreeMap<&'static str, f64>;
@@ -31,27 +34,28 @@ impl Subject {
     }
 
     /// The only child of this process that runs `program`.
-    pub(super) fn child(name: &'static str, program: &str) -> anyhow::Result<Self> {
-        let me = i32::try_from(std::process::id())?;
-        let runs = |pid: &i32| {
-            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            comm.trim() == program && Stat::of(*pid).is_ok_and(|stat| stat.parent == me)
-        };
-        let all = fs::read_dir("/proc").context("list processes")?.flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let found: Vec<i32> = pids.filter(runs).collect();
-        match found[..] {
-            [pid] => Ok(Self { name, pid, with_children: false }),
-            _ => anyhow::bail!("{} children run {program}, not one", found.len()),
-        }
+    pub(super) async fn child(name: &'static str, program: &str) -> anyhow::Result<Self> {
+        // Between fork and exec it bears this process's own name.
+        eventually(CHILD_PATIENCE, "the child is there", async || {
+            match children_running(program)?[..] {
+                [pid] => Ok(Self { name, pid, with_children: false }),
+                ref found => anyhow::bail!("{} children run {program}, not one", found.len()),
+            }
+        })
+        .await
     }
 
     /// Postgres is all its processes: connections, the checkpointer, vacuum.
     pub(super) fn servers(stack: &Stack) -> anyhow::Result<Vec<Self>> {
         let status = stack.status()?;
-        let pid = |name| status.iter().find(|server| server.name == name).and_then(|server| server.pid);
+        let pid =
+            |name| status.iter().find(|server| server.name == name).and_then(|server| server.pid);
         Ok(vec![
-            Self { name: "postgres", pid: pid("postgres").context("find Postgres")?, with_children: true },
+            Self {
+                name: "postgres",
+                pid: pid("postgres").context("find Postgres")?,
+                with_children: true,
+            },
             Self { name: "kafka", pid: pid("kafka").context("find Kafka")?, with_children: false },
         ])
     }
@@ -62,7 +66,11 @@ impl Subject {
         if self.with_children {
             // A child that has ended is in its parent's account.
             ticks += stat.ended_children;
-            ticks += children(self.pid).iter().filter_map(|child| Stat::of(*child).ok()).map(|child| child.own).sum::<u64>();
+            ticks += children(self.pid)
+                .iter()
+                .filter_map(|child| Stat::of(*child).ok())
+                .map(|child| child.own)
+                .sum::<u64>();
         }
         Ok(ticks as f64 / TICKS_PER_SECOND)
     }
@@ -73,8 +81,9 @@ impl Subject {
             return Memory::of(self.pid).map(|memory| memory.private + memory.shared);
         }
         let all = children(self.pid).into_iter().chain([self.pid]).filter_map(Memory::of);
-        let (private, shared) =
-            all.fold((0, 0), |(private, shared), memory| (private + memory.private, memory.shared.max(shared)));
+        let (private, shared) = all.fold((0, 0), |(private, shared), memory| {
+            (private + memory.private, memory.shared.max(shared))
+        });
         Some(private + shared)
     }
 }
@@ -103,10 +112,22 @@ impl Stat {
         // The name, in parentheses, may hold anything.
         let (_, fields) = text.rsplit_once(") ").with_context(|| format!("understand {path}"))?;
         let fields: Vec<&str> = fields.split(' ').collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0_u64);
+        let ticks =
+            |at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0_u64);
         let parent = fields.get(1).and_then(|field| field.parse().ok()).unwrap_or(0);
         Ok(Self { parent, own: ticks(11) + ticks(12), ended_children: ticks(13) + ticks(14) })
     }
+}
+
+fn children_running(program: &str) -> anyhow::Result<Vec<i32>> {
+    let me = i32::try_from(std::process::id())?;
+    let all = fs::read_dir("/proc").context("list processes")?.flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let runs = |pid: &i32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim() == program && Stat::of(*pid).is_ok_and(|stat| stat.parent == me)
+    };
+    Ok(pids.filter(runs).collect())
 }
 
 struct Memory {

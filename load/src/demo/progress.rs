@@ -23,13 +23,21 @@ impl Counting {
             let both = MultiProgress::new();
             ["accepted", "final"].map(|name| {
                 let bar = both.add(ProgressBar::new(count));
-                let style = ProgressStyle::with_template("{prefix:<9} {wide_bar} {pos}/{len} {per_sec:>12}");
+                let style = ProgressStyle::with_template(
+                    "{prefix:<9} {wide_bar} {pos}/{len} {per_sec:>12}",
+                );
                 bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                 bar.set_prefix(name);
                 bar
             })
         });
-        Self { count, accepted: Cell::new(0), ended: Cell::new(0), bars, last_line: Cell::new(Instant::now()) }
+        Self {
+            count,
+            accepted: Cell::new(0),
+            ended: Cell::new(0),
+            bars,
+            last_line: Cell::new(Instant::now()),
+        }
     }
 
     pub(super) fn accepted(&self) {
@@ -64,6 +72,11 @@ impl Counting {
     }
 
     fn line(&self) {
-        super::say(&format!("accepted {} of {}, final {}", self.accepted.get(), self.count, self.ended.get()));
+        super::say(&format!(
+            "accepted {} of {}, final {}",
+            self.accepted.get(),
+            self.count,
+            self.ended.get()
+        ));
     }
 }

@@ -65,7 +65,11 @@ impl Summary {
     }
 
     /// Asks the database and the metrics.
-    pub(super) async fn measure(&mut self, tables: &mut Tables, consumer: &Process) -> anyhow::Result<()> {
+    pub(super) async fn measure(
+        &mut self,
+        tables: &mut Tables,
+        consumer: &Process,
+    ) -> anyhow::Result<()> {
         self.statuses = tables.orders_by_status().await?;
         self.latency = tables.latency(self.begun.as_micros()).await?;
         for stage in CATALOGUE {
@@ -73,7 +77,9 @@ impl Summary {
             let what = format!("the lag of {name} is 0");
             let lag = eventually(LAG_PATIENCE, &what, async || {
                 let group = format!("orders.{name}");
-                let lag = consumer.metric("kafka_consumergroup_lag", &[("consumergroup", &group)]).await?;
+                let lag = consumer
+                    .metric("kafka_consumergroup_lag", &[("consumergroup", &group)])
+                    .await?;
                 anyhow::ensure!(lag == Some(0.0), "it is {lag:?}");
                 Ok(0.0)
             });
@@ -107,10 +113,17 @@ impl Summary {
         }
         let seconds = self.accepting.as_secs_f64();
         let rate = self.placed as f64 / seconds.max(0.001);
-        writeln!(text, "\naccepted            {} orders in {seconds:.1} s, {rate:.0}/s; {} to be cancelled", self.placed, self.cancelled)?;
+        writeln!(
+            text,
+            "\naccepted            {} orders in {seconds:.1} s, {rate:.0}/s; {} to be cancelled",
+            self.placed, self.cancelled
+        )?;
         if let Some(Latency { p50_seconds, p95_seconds, span_seconds }) = self.latency {
             let rate = self.placed as f64 / span_seconds.max(0.001);
-            writeln!(text, "accepted to final   p50 {p50_seconds:.3} s, p95 {p95_seconds:.3} s; {rate:.0}/s in all")?;
+            writeln!(
+                text,
+                "accepted to final   p50 {p50_seconds:.3} s, p95 {p95_seconds:.3} s; {rate:.0}/s in all"
+            )?;
         }
         writeln!(text, "\n{}", self.urls)
     }

@@ -56,7 +56,10 @@ impl Pipeline {
         let output = self.try_tool(&["reconcile", "--json", "--wait", &wait]).await?;
         serde_json::from_slice(&output.stdout).with_context(|| {
             let complaint = String::from_utf8_lossy(&output.stderr);
-            format!("read the report of the auditor, which ended with {} and said: {complaint}", output.status)
+            format!(
+                "read the report of the auditor, which ended with {} and said: {complaint}",
+                output.status
+            )
         })
     }
 

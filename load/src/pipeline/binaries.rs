@@ -16,8 +16,12 @@ impl Binaries {
     pub fn find() -> anyhow::Result<Self> {
         let this = std::env::current_exe().context("find this program")?;
         let folder = this.parent().context("a program lies in a folder")?;
-        let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-        Ok(Self { producer: find(folder, "order-producer")?, consumer: find(folder, "order-consumer")? })
+        let folder =
+            if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+        Ok(Self {
+            producer: find(folder, "order-producer")?,
+            consumer: find(folder, "order-consumer")?,
+        })
     }
 }
 

@@ -37,7 +37,8 @@ impl Tables {
             self.connection = None;
         }
         if self.connection.is_none() {
-            let connection = PgConnection::connect_with(&self.options).await.context("connect to Postgres")?;
+            let connection =
+                PgConnection::connect_with(&self.options).await.context("connect to Postgres")?;
             self.connection = Some(connection);
         }
         self.connection.as_mut().context("a connection was just made")
@@ -46,10 +47,12 @@ impl Tables {
     /// Orders by status.
     pub async fn orders_by_status(&mut self) -> anyhow::Result<BTreeMap<String, i64>> {
         let db = self.connection().await?;
-        let rows = sqlx::query("select status, sum(orders)::bigint from order_status_counts group by status")
-            .fetch_all(db)
-            .await
-            .context("count orders by status")?;
+        let rows = sqlx::query(
+            "select status, sum(orders)::bigint from order_status_counts group by status",
+        )
+        .fetch_all(db)
+        .await
+        .context("count orders by status")?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
@@ -71,23 +74,35 @@ impl Tables {
         .fetch_one(db)
         .await
         .context("measure how long orders took")?;
-        let [p50, p95, span]: [Option<f64>; 3] = [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
+        let [p50, p95, span]: [Option<f64>; 3] =
+            [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
         let latency = p50.zip(p95).zip(span);
-        Ok(latency.map(|((p50_seconds, p95_seconds), span_seconds)| Latency { p50_seconds, p95_seconds, span_seconds }))
+        Ok(latency.map(|((p50_seconds, p95_seconds), span_seconds)| Latency {
+            p50_seconds,
+            p95_seconds,
+            span_seconds,
+        }))
     }
 
     /// The single number that `query` asks for. For constant queries of tests.
     pub async fn number(&mut self, query: &str) -> anyhow::Result<i64> {
         let db = self.connection().await?;
-        let row = sqlx::query(AssertSqlSafe(query)).fetch_one(db).await.with_context(|| format!("ask {query}"))?;
-        let number: Option<i64> = row.try_get(0).with_context(|| format!("read the answer to {query}"))?;
+        let row = sqlx::query(AssertSqlSafe(query))
+            .fetch_one(db)
+            .await
+            .with_context(|| format!("ask {query}"))?;
+        let number: Option<i64> =
+            row.try_get(0).with_context(|| format!("read the answer to {query}"))?;
         Ok(number.unwrap_or(0))
     }
 
     /// The rows that `query` answers with, as texts. For constant queries of tests.
     pub async fn rows(&mut self, query: &str) -> anyhow::Result<Vec<Vec<Option<String>>>> {
         let db = self.connection().await?;
-        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(db).await.with_context(|| format!("ask {query}"))?;
+        let rows = sqlx::query(AssertSqlSafe(query))
+            .fetch_all(db)
+            .await
+            .with_context(|| format!("ask {query}"))?;
         rows.iter()
             .map(|row| (0..row.len()).map(|column| Ok(row.try_get(column)?)).collect())
             .collect()
@@ -96,12 +111,24 @@ impl Tables {
     /// One digest per table over everything the stages decided. Equal digests: nothing changed, not even a time.
     pub async fn digests(&mut self) -> anyhow::Result<BTreeMap<&'static str, String>> {
         let mut digests = BTreeMap::new();
-        for table in
-            ["stock", "reservations", "payments", "shipments", "orders", "order_events", "order_status_counts", "dead_letters"]
-        {
-            let query = format!("select coalesce(md5(string_agg(t::text, '|' order by t::text)), '') from {table} t");
+        for table in [
+            "stock",
+            "reservations",
+            "payments",
+            "shipments",
+            "orders",
+            "order_events",
+            "order_status_counts",
+            "dead_letters",
+        ] {
+            let query = format!(
+                "select coalesce(md5(string_agg(t::text, '|' order by t::text)), '') from {table} t"
+            );
             let db = self.connection().await?;
-            let row = sqlx::query(AssertSqlSafe(query)).fetch_one(db).await.with_context(|| format!("digest {table}"))?;
+            let row = sqlx::query(AssertSqlSafe(query))
+                .fetch_one(db)
+                .await
+                .with_context(|| format!("digest {table}"))?;
             digests.insert(table, row.try_get(0)?);
         }
         Ok(digests)

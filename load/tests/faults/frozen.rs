@@ -4,12 +4,16 @@ use std::time::{Duration, Instant};
 
 use consumers::stages::CATALOGUE;
 use load::eventually::eventually;
+use load::pipeline::Producer;
 use load::process::{Process, Signal};
 
 use crate::servers_of_its_own::Servers;
 use crate::world::{SETUP, World, hasty, mixed_orders, run};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// In each round.
+const ORDERS: u64 = 200;
 
 /// The session (2 s), the end of the frozen transaction (10 s), and a slow machine.
 const TAKE_OVER: Duration = Duration::from_secs(30);
@@ -68,14 +72,35 @@ async fn a_stage_frozen_inside_its_transaction_does_not_keep_its_successor_waiti
 
 /// The stage that will freeze at its first batch, and all others.
 async fn freeze_with_a_batch(world: &World, stage: &str, point: &str) -> (Process, Process) {
-    let others: Vec<&str> = CATALOGUE.iter().map(|other| other.name).filter(|other| *other != stage).collect();
+    let others: Vec<&str> =
+        CATALOGUE.iter().map(|other| other.name).filter(|other| *other != stage).collect();
     let others = world.stages(&others).await;
     let crash_at = format!("{stage}.{point}:stop");
-    let zombie = world.pipeline.start_stages(stage, &[stage], |spec| hasty(spec).crash_at(&crash_at)).await.unwrap();
+    let zombie = world
+        .pipeline
+        .start_stages(stage, &[stage], |spec| hasty(spec).crash_at(&crash_at))
+        .await
+        .unwrap();
     (zombie, others)
 }
 
-/// Another member for the same stage; ready once the group has given up on the frozen one.
-async fn successor(world: &World, stage: &str) -> Process {
-    world.pipeline.start_stages(&format!("{stage}-successor"), &[stage], hasty).await.unwrap()
+/// Places orders; starts another member for the stage as soon as the first one is frozen, and returns it ready, with the
+/// moment at which that was.
+async fn replace_under_load(
+    world: &World,
+    producer: &Producer,
+    stage: &str,
+    seed: u64,
+    frozen: impl Future<Output = anyhow::Result<()>>,
+) -> (Instant, Process) {
+    let run = run(9);
+    let placing = producer.client.place_all(mixed_orders(ORDERS as usize, seed), &run, |_| ());
+    let replacing = async {
+        frozen.await.unwrap();
+        let name = format!("{stage}-successor");
+        (Instant::now(), world.pipeline.start_stages(&name, &[stage], hasty).await.unwrap())
+    };
+    let (placed, replaced) = tokio::join!(placing, replacing);
+    placed.unwrap();
+    replaced
 }

@@ -69,8 +69,17 @@ async fn accept_losses(world: &World, stages: &[&str]) {
     let topic = world.pipeline.prefix().topic(Topic::Orders);
     for stage in stages {
         for partition in ["0", "1", "2", "3"] {
-            let accept =
-                ["progress", "accept-loss", "--stage", stage, "--topic", &topic, "--partition", partition, "--yes"];
+            let accept = [
+                "progress",
+                "accept-loss",
+                "--stage",
+                stage,
+                "--topic",
+                &topic,
+                "--partition",
+                partition,
+                "--yes",
+            ];
             world.pipeline.tool(&accept).await.unwrap();
         }
     }

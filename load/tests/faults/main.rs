@@ -6,6 +6,8 @@
 //! - `lost`: records that are gone before they were read
 //! - `nemesis`: all of it at random, from a seed
 
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
 #[path = "../it/world.rs"]
 #[expect(dead_code, reason = "the short tests use all of it")]
 mod world;

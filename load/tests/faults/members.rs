@@ -15,7 +15,12 @@ async fn replicas_that_come_and_go_share_the_work_without_doubling_it() {
     let _first = world.stages(&[]).await;
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
 
-    let run = Run { concurrency: 8, cancel_every: 10, patience: Duration::from_secs(120), ..Run::default() };
+    let run = Run {
+        concurrency: 8,
+        cancel_every: 10,
+        patience: Duration::from_secs(120),
+        ..Run::default()
+    };
     let placing = producer.client.place_all(mixed_orders(6_000, 70), &run, |_| ());
     let coming_and_going = async {
         let mut others = Vec::new();

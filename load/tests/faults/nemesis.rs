@@ -32,14 +32,17 @@ enum Fault {
 #[tokio::test]
 async fn whatever_breaks_in_whatever_order_every_accepted_order_comes_to_its_end() {
     let seed = from_environment("NEMESIS_SEED").unwrap_or_else(|| rand::rng().next_u64());
-    let length = Duration::from_secs(from_environment("NEMESIS_SECONDS").unwrap_or(DEFAULT_SECONDS));
+    let length =
+        Duration::from_secs(from_environment("NEMESIS_SECONDS").unwrap_or(DEFAULT_SECONDS));
     eprintln!("NEMESIS_SEED={seed}");
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     let servers = Servers::up(1).await;
     let world = World::on(servers.stack(), "nemesis", SETUP).await;
     let mut members = Vec::new();
     for number in 0..MEMBERS {
-        members.push(world.pipeline.start_stages(&format!("member-{number}"), &[], hasty).await.unwrap());
+        members.push(
+            world.pipeline.start_stages(&format!("member-{number}"), &[], hasty).await.unwrap(),
+        );
     }
     let mut producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
     let client = producer.client.clone();
@@ -48,21 +51,31 @@ async fn whatever_breaks_in_whatever_order_every_accepted_order_comes_to_its_end
     let placing = async {
         let mut placed = 0_u64;
         while Instant::now() < until {
-            let run = Run { concurrency: 8, cancel_every: 10, patience: PATIENCE, ..Run::default() };
-            placed += client.place_all(mixed_orders(250, seed ^ placed), &run, |_| ()).await.unwrap().len() as u64;
+            let run =
+                Run { concurrency: 8, cancel_every: 10, patience: PATIENCE, ..Run::default() };
+            placed += client
+                .place_all(mixed_orders(250, seed ^ placed), &run, |_| ())
+                .await
+                .unwrap()
+                .len() as u64;
         }
         placed
     };
     let breaking = async {
         while Instant::now() < until {
             let fault = random_fault(&mut random);
-            eprintln!("{:>5.1} s left: {fault:?}", until.saturating_duration_since(Instant::now()).as_secs_f64());
+            eprintln!(
+                "{:>5.1} s left: {fault:?}",
+                until.saturating_duration_since(Instant::now()).as_secs_f64()
+            );
             match fault {
                 Fault::KillMember(number) => {
                     members[number].kill().await.unwrap();
                     members[number].start_again(|_| ()).unwrap();
                 }
-                Fault::FreezeMember(number) => freeze(&mut members[number], random.random_range(500..6_000)).await,
+                Fault::FreezeMember(number) => {
+                    freeze(&mut members[number], random.random_range(500..6_000)).await
+                }
                 Fault::StopMember(number) => {
                     members[number].signal(Signal::TERM).unwrap();
                     members[number].ended(PATIENCE).await.unwrap();

@@ -17,7 +17,8 @@ impl Servers {
     pub(crate) async fn up(brokers: u8) -> Self {
         // Beside other temporary files, where the account of Postgres can reach it.
         let directory = tempfile::tempdir().unwrap();
-        let options = StackOptions { brokers, ..StackOptions::for_tests(directory.path().join("stack")) };
+        let options =
+            StackOptions { brokers, ..StackOptions::for_tests(directory.path().join("stack")) };
         let stack = spawn_blocking(move || Stack::up(&options).unwrap()).await.unwrap();
         Self { stack: Arc::new(stack), _directory: directory }
     }

@@ -42,7 +42,10 @@ fn record_of(event: &Event) -> Record {
         time: Timestamp::now(),
         traceparent: None,
     };
-    let headers = envelope.headers().into_iter().map(|(name, value)| (name.to_owned(), Some(value.into_bytes())));
+    let headers = envelope
+        .headers()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())));
     Record {
         // The broker's clock counts, not this one's.
         timestamp_ms: Some(0),

@@ -118,7 +118,11 @@ impl Outside {
     }
 
     /// Does `work` and answers, unless this request is one of those that go wrong.
-    async fn handle(&self, headers: &HeaderMap, work: impl FnOnce(&mut Ledger, &str) -> Response) -> Response {
+    async fn handle(
+        &self,
+        headers: &HeaderMap,
+        work: impl FnOnce(&mut Ledger, &str) -> Response,
+    ) -> Response {
         let Some(key) = headers.get("idempotency-key").and_then(|key| key.to_str().ok()) else {
             return StatusCode::BAD_REQUEST.into_response();
         };
@@ -138,29 +142,48 @@ impl Outside {
 impl Ledger {
     /// Charges of `order_id` that were not given back.
     pub(crate) fn paid(&self, order_id: &str) -> Vec<&Entry> {
-        self.charges.values().filter(|charge| charge.order_id == order_id && charge.taken_back == 0).collect()
+        self.charges
+            .values()
+            .filter(|charge| charge.order_id == order_id && charge.taken_back == 0)
+            .collect()
     }
 
     /// Parcels of `order_id` that are on their way.
     pub(crate) fn shipped(&self, order_id: &str) -> usize {
-        self.shipments.values().filter(|parcel| parcel.order_id == order_id && parcel.taken_back == 0).count()
+        self.shipments
+            .values()
+            .filter(|parcel| parcel.order_id == order_id && parcel.taken_back == 0)
+            .count()
     }
 }
 
-async fn charge(State(outside): State<Outside>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+async fn charge(
+    State(outside): State<Outside>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
     let answer = |ledger: &mut Ledger, key: &str| {
         let amount_cents = body["amount_cents"].as_i64().unwrap();
         if amount_cents > CARD_LIMIT_CENTS {
-            return (StatusCode::PAYMENT_REQUIRED, Json(json!({"reason": "limit"}))).into_response();
+            return (StatusCode::PAYMENT_REQUIRED, Json(json!({"reason": "limit"})))
+                .into_response();
         }
         let order_id = body["order_id"].as_str().unwrap().to_owned();
-        ledger.charges.entry(key.to_owned()).or_insert(Entry { order_id, amount_cents, taken_back: 0 });
+        ledger.charges.entry(key.to_owned()).or_insert(Entry {
+            order_id,
+            amount_cents,
+            taken_back: 0,
+        });
         Json(json!({"payment_id": format!("charge-{key}")})).into_response()
     };
     outside.handle(&headers, answer).await
 }
 
-async fn refund(State(outside): State<Outside>, headers: HeaderMap, Path(id): Path<String>) -> Response {
+async fn refund(
+    State(outside): State<Outside>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
     let answer = |ledger: &mut Ledger, key: &str| {
         let charge = id.trim_start_matches("charge-").to_owned();
         if ledger.refunds.insert(key.to_owned(), charge.clone()).is_none() {
@@ -181,11 +204,19 @@ async fn void(State(outside): State<Outside>, headers: HeaderMap) -> Response {
     outside.handle(&headers, answer).await
 }
 
-async fn arrange(State(outside): State<Outside>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+async fn arrange(
+    State(outside): State<Outside>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
     tokio::time::sleep(outside.mood.arranging).await;
     let answer = |ledger: &mut Ledger, key: &str| {
         let order_id = body["order_id"].as_str().unwrap().to_owned();
-        ledger.shipments.entry(key.to_owned()).or_insert(Entry { order_id, amount_cents: 0, taken_back: 0 });
+        ledger.shipments.entry(key.to_owned()).or_insert(Entry {
+            order_id,
+            amount_cents: 0,
+            taken_back: 0,
+        });
         Json(json!({"carrier": "test", "tracking_number": format!("parcel-{key}")})).into_response()
     };
     outside.handle(&headers, answer).await

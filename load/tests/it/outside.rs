@@ -12,7 +12,8 @@ use crate::world::{SETUP, World, hasty, mixed_orders, plain_orders, run};
 #[tokio::test]
 async fn whatever_answers_are_lost_money_and_parcels_move_once_per_order() {
     let world = World::new("outside", SETUP).await;
-    let outside = Outside::serve(Mood { loses_answer_every: 9, fails_every: 7, ..Mood::default() }).await;
+    let outside =
+        Outside::serve(Mood { loses_answer_every: 9, fails_every: 7, ..Mood::default() }).await;
     let _others = world.stages(&["inventory", "order"]).await;
     let mut callers = Vec::new();
     for stage in ["payment", "shipping"] {
@@ -31,7 +32,12 @@ async fn whatever_answers_are_lost_money_and_parcels_move_once_per_order() {
     assert!(audit.count("declined") > 0 && audit.count("shipped") > 100, "{audit:#?}");
     {
         let ledger = outside.ledger();
-        assert!(ledger.lost_answers > 10 && ledger.failures > 10, "{} {}", ledger.lost_answers, ledger.failures);
+        assert!(
+            ledger.lost_answers > 10 && ledger.failures > 10,
+            "{} {}",
+            ledger.lost_answers,
+            ledger.failures
+        );
     }
     expect_ledger_agrees(&outside, &mut world.pipeline.tables().await.unwrap(), 200).await;
 }
@@ -39,7 +45,8 @@ async fn whatever_answers_are_lost_money_and_parcels_move_once_per_order() {
 #[tokio::test]
 async fn an_order_is_shipped_or_cancelled_and_never_both() {
     let world = World::new("race", SETUP).await;
-    let mood = Mood { arranging: Duration::from_millis(30), loses_answer_every: 11, ..Mood::default() };
+    let mood =
+        Mood { arranging: Duration::from_millis(30), loses_answer_every: 11, ..Mood::default() };
     let outside = Outside::serve(mood).await;
     let _others = world.stages(&["inventory", "order"]).await;
     let _callers = ["payment", "shipping"].map(|stage| launch(&world, &outside, stage, "nowhere"));
@@ -55,7 +62,8 @@ async fn an_order_is_shipped_or_cancelled_and_never_both() {
 
 fn launch(world: &World, outside: &Outside, stage: &str, crash_at: &str) -> Process {
     let arguments = outside.arguments();
-    let change = |spec| hasty(spec).arguments(arguments.iter().map(String::as_str)).crash_at(crash_at);
+    let change =
+        |spec| hasty(spec).arguments(arguments.iter().map(String::as_str)).crash_at(crash_at);
     world.pipeline.launch_stages(stage, &[stage], change).unwrap()
 }
 
@@ -68,7 +76,8 @@ async fn expect_ledger_agrees(outside: &Outside, tables: &mut Tables, orders: us
     for row in rows {
         let [order_id, status, total] = &row[..] else { panic!("{row:?}") };
         let (order_id, status) = (order_id.as_deref().unwrap(), status.as_deref().unwrap());
-        let paid: Vec<String> = ledger.paid(order_id).iter().map(|charge| charge.amount_cents.to_string()).collect();
+        let paid: Vec<String> =
+            ledger.paid(order_id).iter().map(|charge| charge.amount_cents.to_string()).collect();
         let (wanted, parcels) = match status {
             "shipped" => (vec![total.clone().unwrap()], 1),
             _ => (Vec::new(), 0),

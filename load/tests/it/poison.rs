@@ -98,9 +98,11 @@ async fn cancelling_what_was_never_placed_is_set_aside_and_moves_nothing() {
     let audit = world.expect_reconciled(50).await;
     assert_eq!(audit.count("shipped"), 50, "{audit:#?}");
     let mut tables = world.pipeline.tables().await.unwrap();
-    let rows = tables.rows("select stage, code from dead_letters where state = 'open'").await.unwrap();
+    let rows =
+        tables.rows("select stage, code from dead_letters where state = 'open'").await.unwrap();
     assert_eq!(rows, [[Some("order".to_owned()), Some("unknown_order".to_owned())]]);
-    let touched = format!("select count(*) from payments where order_id = '{unknown}' and state <> 'voided'");
+    let touched =
+        format!("select count(*) from payments where order_id = '{unknown}' and state <> 'voided'");
     assert_eq!(tables.number(&touched).await.unwrap(), 0);
 }
 
@@ -109,8 +111,9 @@ async fn a_stage_that_would_reject_most_of_what_it_reads_stops_instead() {
     let world = World::new("window", SETUP).await;
     let records = Records::of(&world.pipeline).unwrap();
     let sound = placed(OrderId::fresh());
-    let junk: Vec<Record> =
-        (0..300).map(|n| Record { value: Some(format!("junk {n}").into_bytes()), ..sound.clone() }).collect();
+    let junk: Vec<Record> = (0..300)
+        .map(|n| Record { value: Some(format!("junk {n}").into_bytes()), ..sound.clone() })
+        .collect();
     records.write(Topic::Orders, &junk).await.unwrap();
 
     let mut stage = world.pipeline.launch_stages("inventory", &["inventory"], hasty).unwrap();
@@ -124,13 +127,19 @@ async fn a_stage_that_would_reject_most_of_what_it_reads_stops_instead() {
 
     let patient = |spec| hasty(spec).arguments(["--reject-window", "1000000"]);
     let _stage = world.pipeline.start_stages("inventory", &["inventory"], patient).await.unwrap();
-    let _others = world.pipeline.start_stages("others", &["payment", "shipping", "order"], patient).await.unwrap();
+    let _others = world
+        .pipeline
+        .start_stages("others", &["payment", "shipping", "order"], patient)
+        .await
+        .unwrap();
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
     producer.client.place_all(plain_orders(50, 14), &run(0), |_| ()).await.unwrap();
 
     world.expect_reconciled(50).await;
     for stage in INTERESTED {
-        let count = format!("select count(*) from dead_letters where stage = '{stage}' and code = 'bad_data'");
+        let count = format!(
+            "select count(*) from dead_letters where stage = '{stage}' and code = 'bad_data'"
+        );
         assert_eq!(tables.number(&count).await.unwrap(), 300, "{stage}");
     }
 }
@@ -147,8 +156,12 @@ struct Aside {
 impl Aside {
     fn of(poison: &Poison) -> Self {
         let Record { key, value, headers, .. } = &poison.record;
-        let headers: Vec<String> =
-            headers.iter().map(|(name, value)| format!("{name}={}", value.as_deref().map_or("null".to_owned(), hex))).collect();
+        let headers: Vec<String> = headers
+            .iter()
+            .map(|(name, value)| {
+                format!("{name}={}", value.as_deref().map_or("null".to_owned(), hex))
+            })
+            .collect();
         let (key, value) = (key.as_deref().map(hex), value.as_deref().map(hex));
         Self { code: poison.code.to_owned(), key, value, headers: headers.join(" ") }
     }
@@ -164,8 +177,10 @@ async fn set_aside(world: &World) -> BTreeMap<(String, i32, i64), Aside> {
                   where state = 'open'";
     let rows = world.pipeline.tables().await.unwrap().rows(query).await.unwrap();
     let aside = rows.into_iter().map(|row| {
-        let [stage, partition, offset, code, key, value, headers] = <[_; 7]>::try_from(row).unwrap();
-        let place = (stage.unwrap(), partition.unwrap().parse().unwrap(), offset.unwrap().parse().unwrap());
+        let [stage, partition, offset, code, key, value, headers] =
+            <[_; 7]>::try_from(row).unwrap();
+        let place =
+            (stage.unwrap(), partition.unwrap().parse().unwrap(), offset.unwrap().parse().unwrap());
         (place, Aside { code: code.unwrap(), key, value, headers: headers.unwrap_or_default() })
     });
     aside.collect()
@@ -175,11 +190,17 @@ async fn set_aside(world: &World) -> BTreeMap<(String, i32, i64), Aside> {
 async fn expect_copies(records: &Records<'_>, poisons: &[Poison], places: &[(i32, i64)]) {
     let copies = records.read(Topic::DeadLetters).await.unwrap();
     assert_eq!(copies.len(), poisons.iter().map(|poison| poison.readers().len()).sum::<usize>());
-    let text = |copy: &Record, header: &str| String::from_utf8(copy.header(header).unwrap().to_vec()).unwrap();
+    let text = |copy: &Record, header: &str| {
+        String::from_utf8(copy.header(header).unwrap().to_vec()).unwrap()
+    };
     let origins: BTreeSet<_> = copies
         .iter()
         .map(|copy| {
-            (text(copy, "dlq-stage"), text(copy, "dlq-original-partition"), text(copy, "dlq-original-offset"))
+            (
+                text(copy, "dlq-stage"),
+                text(copy, "dlq-original-partition"),
+                text(copy, "dlq-original-offset"),
+            )
         })
         .collect();
     assert_eq!(origins.len(), copies.len(), "a copy appears twice");
@@ -191,9 +212,20 @@ async fn expect_copies(records: &Records<'_>, poisons: &[Poison], places: &[(i32
         for copy in of_it {
             assert_eq!(text(copy, "dlq-code"), poison.code, "{}", poison.what);
             let original = &poison.record;
-            assert_eq!(copy.key.clone().unwrap_or_default(), original.key.clone().unwrap_or_default());
-            assert_eq!(copy.value.clone().unwrap_or_default(), original.value.clone().unwrap_or_default());
-            assert!(copy.headers.starts_with(&original.headers), "{}: {:?}", poison.what, copy.headers);
+            assert_eq!(
+                copy.key.clone().unwrap_or_default(),
+                original.key.clone().unwrap_or_default()
+            );
+            assert_eq!(
+                copy.value.clone().unwrap_or_default(),
+                original.value.clone().unwrap_or_default()
+            );
+            assert!(
+                copy.headers.starts_with(&original.headers),
+                "{}: {:?}",
+                poison.what,
+                copy.headers
+            );
         }
     }
 }
@@ -213,23 +245,63 @@ fn poisons() -> Vec<Poison> {
         poison("another order's key", "key_mismatch", Record { key: Some(other), ..sound() }),
         poison("no JSON", "bad_data", Record { value: Some(b"<order/>".to_vec()), ..sound() }),
         poison("no UTF-8", "bad_data", Record { value: Some(vec![0xff, 0xfe, 0x00]), ..sound() }),
-        poison("JSON cut short", "bad_data", Record { value: Some(b"{\"order_id\":".to_vec()), ..sound() }),
+        poison(
+            "JSON cut short",
+            "bad_data",
+            Record { value: Some(b"{\"order_id\":".to_vec()), ..sound() },
+        ),
         poison("a megabyte", "too_large", Record { value: Some(vec![b' '; 1_000_000]), ..sound() }),
-        poison("U+0000 in a text", "bad_data", edited("\"customer_id\":\"C", "\"customer_id\":\"\\u0000")),
-        poison("a total that is not the sum", "bad_data", edited("\"total_cents\":", "\"total_cents\":9")),
+        poison(
+            "U+0000 in a text",
+            "bad_data",
+            edited("\"customer_id\":\"C", "\"customer_id\":\"\\u0000"),
+        ),
+        poison(
+            "a total that is not the sum",
+            "bad_data",
+            edited("\"total_cents\":", "\"total_cents\":9"),
+        ),
         poison("placed in 1970", "bad_data", edited("\"placed_at\":\"20", "\"placed_at\":\"19")),
-        poison("a type of the future", "unknown_type", sound().with_header("ce_type", "orders.order-placed.v2")),
-        poison("a type of nobody", "unknown_type", sound().with_header("ce_type", "orders.order-eaten.v1")),
+        poison(
+            "a type of the future",
+            "unknown_type",
+            sound().with_header("ce_type", "orders.order-placed.v2"),
+        ),
+        poison(
+            "a type of nobody",
+            "unknown_type",
+            sound().with_header("ce_type", "orders.order-eaten.v1"),
+        ),
         poison("a type of another topic", "wrong_topic", reserved),
         poison("no type", "missing_header", sound().without_header("ce_type")),
         poison("no id", "missing_header", sound().without_header("ce_id")),
         poison("an id that is none", "bad_header", sound().with_header("ce_id", "first")),
         poison("CloudEvents 0.3", "bad_header", sound().with_header("ce_specversion", "0.3")),
-        poison("told in 1970", "bad_header", sound().with_header("ce_time", "1970-01-01T00:00:00Z")),
-        poison("told in 2100", "bad_header", sound().with_header("ce_time", "2100-01-01T00:00:00Z")),
-        poison("a header that is no text", "bad_header", sound().with_header("ce_source", [0xc3, 0x28])),
-        poison("Avro", "unsupported_content_type", sound().with_header("content-type", "application/avro")),
-        poison("no headers at all", "unsupported_content_type", Record { headers: Vec::new(), ..sound() }),
+        poison(
+            "told in 1970",
+            "bad_header",
+            sound().with_header("ce_time", "1970-01-01T00:00:00Z"),
+        ),
+        poison(
+            "told in 2100",
+            "bad_header",
+            sound().with_header("ce_time", "2100-01-01T00:00:00Z"),
+        ),
+        poison(
+            "a header that is no text",
+            "bad_header",
+            sound().with_header("ce_source", [0xc3, 0x28]),
+        ),
+        poison(
+            "Avro",
+            "unsupported_content_type",
+            sound().with_header("content-type", "application/avro"),
+        ),
+        poison(
+            "no headers at all",
+            "unsupported_content_type",
+            Record { headers: Vec::new(), ..sound() },
+        ),
     ]
 }
 

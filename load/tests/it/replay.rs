@@ -61,7 +61,11 @@ async fn what_is_given_up_lets_the_events_behind_it_go() {
 
     for stage in ["inventory", "order"] {
         let letter = letter_of(&mut tables, stage, order_id).await;
-        world.pipeline.tool(&["dead-letters", "discard", &letter, "--reason", "sent by mistake"]).await.unwrap();
+        world
+            .pipeline
+            .tool(&["dead-letters", "discard", &letter, "--reason", "sent by mistake"])
+            .await
+            .unwrap();
     }
 
     let audit = world.expect_reconciled(1).await;

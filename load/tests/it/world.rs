@@ -14,8 +14,14 @@ use stack::Stack;
 pub(crate) const REST_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Few enough to start quickly, and more than one per lane.
-pub(crate) const SETUP: Setup =
-    Setup { partitions: 4, replication: 1, skus: 100, quantity: 1_000_000, scarce: 10, scarce_quantity: 0 };
+pub(crate) const SETUP: Setup = Setup {
+    partitions: 4,
+    replication: 1,
+    skus: 100,
+    quantity: 1_000_000,
+    scarce: 10,
+    scarce_quantity: 0,
+};
 
 /// A killed member is missed soon, and a dependency that is back is noticed soon.
 pub(crate) const HASTY: [&str; 4] = ["--session-timeout-ms", "2000", "--retry-max-ms", "200"];
@@ -35,7 +41,8 @@ impl World {
     /// The same on servers of one's own, which may be broken.
     pub(crate) async fn on(stack: &Stack, name: &str, setup: Setup) -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", &id[..8]));
+        let directory =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", &id[..8]));
         let pipeline = Pipeline::separate(stack, name, &directory).await.unwrap();
         pipeline.set_up(setup).await.unwrap();
         Self { pipeline, directory }
@@ -50,7 +57,10 @@ impl World {
     /// Waits for rest, and insists that every order placed came to its end, once.
     pub(crate) async fn expect_reconciled(&self, placed: u64) -> Audit {
         let audit = self.audit().await;
-        assert!(audit.reconciled && audit.placed == placed, "{placed} orders were placed: {audit:#?}");
+        assert!(
+            audit.reconciled && audit.placed == placed,
+            "{placed} orders were placed: {audit:#?}"
+        );
         audit
     }
 
@@ -83,13 +93,25 @@ pub(crate) fn hasty(spec: Spec) -> Spec {
 
 /// Orders of which some are declined and some ask for what is not there.
 pub(crate) fn mixed_orders(count: usize, seed: u64) -> impl Iterator<Item = OrderRequest> {
-    let mix = Mix { seed, skus: SETUP.skus, decline_ratio: 0.1, out_of_stock_ratio: 0.1, ..Mix::default() };
+    let mix = Mix {
+        seed,
+        skus: SETUP.skus,
+        decline_ratio: 0.1,
+        out_of_stock_ratio: 0.1,
+        ..Mix::default()
+    };
     Generator::new(mix).take(count)
 }
 
 /// Orders that all ship when nobody interferes.
 pub(crate) fn plain_orders(count: usize, seed: u64) -> impl Iterator<Item = OrderRequest> {
-    let mix = Mix { seed, skus: SETUP.skus, decline_ratio: 0.0, out_of_stock_ratio: 0.0, ..Mix::default() };
+    let mix = Mix {
+        seed,
+        skus: SETUP.skus,
+        decline_ratio: 0.0,
+        out_of_stock_ratio: 0.0,
+        ..Mix::default()
+    };
     Generator::new(mix).take(count)
 }
 

@@ -19,7 +19,7 @@ use crate::stage::Fault;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Carrier")]
 pub struct CarrierArgs {
-    /// Base URL of the carrier; without it shipments are simulated. Its token: CARRIER_TOKEN[_FILE].
+    /// Base URL of the carrier; without it shipments are simulated. Its token: CARRIER_TOKEN or CARRIER_TOKEN_FILE.
     #[arg(long, env = "CARRIER_URL", value_name = "URL")]
     pub carrier_url: Option<Url>,
 

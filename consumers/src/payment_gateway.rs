@@ -19,7 +19,7 @@ use crate::stage::Fault;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Payment gateway")]
 pub struct GatewayArgs {
-    /// Base URL of the payment gateway; without it payments are simulated. Its token: PAYMENT_GATEWAY_TOKEN[_FILE].
+    /// Base URL of the payment gateway; without it payments are simulated. Its token: PAYMENT_GATEWAY_TOKEN or PAYMENT_GATEWAY_TOKEN_FILE.
     #[arg(long, env = "PAYMENT_GATEWAY_URL", value_name = "URL")]
     pub payment_gateway_url: Option<Url>,
 

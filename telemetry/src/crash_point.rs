@@ -5,8 +5,12 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
+
+/// Longer than a busy machine takes to stop a process.
+const STOP_TAKES: Duration = Duration::from_millis(500);
 
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
@@ -34,6 +38,10 @@ pub fn crash_point(component: &str, point: &str) {
         tracing::warn!(component, point, "crash point reached");
         if let Err(error) = kill_process(getpid(), armed.signal) {
             tracing::error!(%error, "the crash point could not signal its own process");
+        }
+        if armed.signal == Signal::STOP {
+            // A stop takes effect once some thread gets to it; this one must not run on until then.
+            std::thread::sleep(STOP_TAKES);
         }
     }
 }

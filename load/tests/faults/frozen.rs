@@ -27,10 +27,10 @@ async fn a_stage_that_wakes_up_after_its_session_is_fenced_and_changes_nothing()
     for stage in CATALOGUE {
         // Holds a batch, and has not begun its transaction.
         let (mut zombie, _others) = freeze_with_a_batch(&world, stage.name, "prepared").await;
-        producer.client.place_all(mixed_orders(200, 20 + placed), &run(9), |_| ()).await.unwrap();
-        placed += 200;
-        zombie.frozen(PATIENCE).await.unwrap();
-        let _successor = successor(&world, stage.name).await;
+        let frozen = zombie.frozen(PATIENCE);
+        let (_, _successor) =
+            replace_under_load(&world, &producer, stage.name, placed, frozen).await;
+        placed += ORDERS;
         world.expect_reconciled(placed).await;
 
         zombie.signal(Signal::CONT).unwrap();
@@ -54,12 +54,10 @@ async fn a_stage_frozen_inside_its_transaction_does_not_keep_its_successor_waiti
     let mut placed = 0;
     for stage in CATALOGUE {
         let (mut zombie, _others) = freeze_with_a_batch(&world, stage.name, "before_commit").await;
-        producer.client.place_all(mixed_orders(200, 40 + placed), &run(9), |_| ()).await.unwrap();
-        placed += 200;
-        zombie.frozen(PATIENCE).await.unwrap();
-        let frozen_at = Instant::now();
-
-        let _successor = successor(&world, stage.name).await;
+        let frozen = zombie.frozen(PATIENCE);
+        let (frozen_at, _successor) =
+            replace_under_load(&world, &producer, stage.name, placed, frozen).await;
+        placed += ORDERS;
         world.expect_reconciled(placed).await;
 
         let took = frozen_at.elapsed();

@@ -317,11 +317,10 @@ mod tests {
                 let queue = queue.clone();
                 tokio::spawn(async move {
                     loop {
-                        if let Work::Settle(settled) =
-                            queue.next(lane, ALL, Duration::from_secs(10)).await
-                        {
-                            settled.send(()).ok();
-                            return;
+                        match queue.next(lane, ALL, Duration::from_secs(10)).await {
+                            Work::Settle(settled) => drop(settled.send(())),
+                            Work::Closed => return,
+                            _ => {}
                         }
                     }
                 })
@@ -331,6 +330,7 @@ mod tests {
         let settled = tokio::task::spawn_blocking(move || waiting.settle(Duration::from_secs(10)));
 
         assert!(settled.await.unwrap());
+        queue.close();
         for lane in lanes {
             lane.await.unwrap();
         }

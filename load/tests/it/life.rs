@@ -7,10 +7,12 @@ use crate::world::{SETUP, World, mixed_orders, run, stop};
 #[tokio::test]
 async fn every_order_ends_shipped_rejected_declined_or_cancelled() {
     let world = World::new("life", SETUP).await;
-    let stages = world.stages(&[]).await;
+    let stages = world.stages(&["inventory", "shipping", "order"]).await;
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
 
+    // Nothing is paid for until every cancellation is in.
     let placed = producer.client.place_all(mixed_orders(200, 1), &run(10), |_| ()).await.unwrap();
+    let payment = world.stages(&["payment"]).await;
 
     let audit = world.expect_reconciled(200).await;
     for status in ["shipped", "rejected", "declined", "cancelled"] {
@@ -29,6 +31,7 @@ async fn every_order_ends_shipped_rejected_declined_or_cancelled() {
     assert!(timeline["events"].as_array().unwrap().len() >= 4, "{timeline}");
     stop(producer.process).await;
     stop(stages).await;
+    stop(payment).await;
 }
 
 #[tokio::test]

@@ -24,12 +24,12 @@ pub struct RunnerConfig {
     #[arg(long, env = "LANES", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub lanes: u16,
 
-    /// Most records in one batch: beyond a few thousand a statement gains nothing more and latency grows.
-    #[arg(long, env = "BATCH_RECORDS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    /// Most records in one batch: fewer cost Postgres more per row, more gain nothing and latency grows.
+    #[arg(long, env = "BATCH_RECORDS", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub batch_records: u32,
 
     /// Most bytes in one batch, so that few large orders weigh as much as many small ones.
-    #[arg(long, env = "BATCH_BYTES", default_value_t = 4 << 20, value_parser = clap::value_parser!(u32).range(1024..))]
+    #[arg(long, env = "BATCH_BYTES", default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(1024..))]
     pub batch_bytes: u32,
 
     /// Most bytes read ahead per stage: with what the client library holds, the bound on memory.

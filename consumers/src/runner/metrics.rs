@@ -234,7 +234,7 @@ impl Families {
         );
         registry.register_with_unit(
             "db_operation_duration",
-            "Store operations",
+            "From records in hand to commit, per batch; the operation is the stage",
             Unit::Seconds,
             families.database.clone(),
         );

@@ -156,7 +156,7 @@ fn refund(payment: &payments::Payment) -> Result<Decision, Fault> {
 fn new_row<'a>(event: &'a Event, decision: &'a Decision) -> NewPayment<'a> {
     let (amount_cents, currency) = match event {
         Event::StockReserved(reserved) => (reserved.total_cents, reserved.currency.as_str()),
-        // Nothing was asked for, so nothing is known of its amount.
+        // Nothing was asked for, so nothing is known of its amount; XXX is ISO 4217's code for no currency.
         _ => (0, "XXX"),
     };
     let (state, payment_id, reason) = match decision {

@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use schemas::{Event, EventId, EventType, OrderId, Timestamp, Topic};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::config::StageConfig;
@@ -21,6 +23,9 @@ pub trait Stage: Send + Sync + Sized + 'static {
     const INPUTS: &'static [EventType];
     /// The topic it writes, if any. One writer per topic.
     const OUTPUT: Option<Topic>;
+    /// Most records it takes at a time, for a stage whose effects leave slowly: what is decided and not yet told does
+    /// not show as lag.
+    const MOST_RECORDS: usize = usize::MAX;
     /// What [`Self::prepare`] found out.
     type Prepared: Send + Sync;
 
@@ -43,6 +48,37 @@ pub trait Stage: Send + Sync + Sized + 'static {
         events: &[Received],
         prepared: &Self::Prepared,
     ) -> impl Future<Output = Result<Outcome, Fault>> + Send;
+
+    /// Where its messages go, for a stage that tells something other than Kafka.
+    fn outlet(&self) -> Option<Arc<dyn Outlet>> {
+        None
+    }
+}
+
+/// A system outside Kafka that a stage tells what it decided. It must take a message twice as it takes it once.
+pub trait Outlet: Send + Sync {
+    /// Tells every message, those of one order in the order given.
+    fn tell(&self, messages: Vec<Message>) -> BoxFuture<'_, Told>;
+}
+
+/// What an [`Outlet`] is told about an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The order.
+    pub order_id: OrderId,
+    /// What the stage and its outlet agreed on.
+    pub body: Vec<u8>,
+}
+
+/// What became of messages.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// How many were taken.
+    pub applied: u64,
+    /// How many came after the end of what they are about, which is a normal answer.
+    pub closed: u64,
+    /// Those not known to have arrived, to be told again in this order, with the reason of the first.
+    pub untold: Option<(Vec<Message>, anyhow::Error)>,
 }
 
 /// An event in hand.
@@ -85,6 +121,8 @@ pub struct SourcePartition {
 pub struct Outcome {
     /// Facts to tell, in order.
     pub effects: Vec<Effect>,
+    /// Messages for the stage's outlet, in order.
+    pub messages: Vec<Message>,
     /// Events that had been applied before.
     pub duplicates: usize,
     /// Orders that became final, for the clocks on the dashboard.

@@ -1,4 +1,5 @@
-//! Effects between decision and wire: given ids that never change, encoded for the outbox, told to Kafka.
+//! Effects between decision and wire: given ids that never change, encoded for the outbox, told to Kafka or to the
+//! stage's outlet.
 //!
 //! The encoded form is internal: it lives in `outbox` rows between a commit and its acknowledgement, and every build
 //! must read what the build before it wrote.
@@ -8,11 +9,20 @@ use producers::publisher::Record;
 use schemas::{Envelope, EventId, Timestamp, TopicPrefix};
 use serde::{Deserialize, Serialize};
 
-use crate::stage::{Effect, Received};
+use crate::stage::{Effect, Message, Received};
+
+/// Everything that a batch tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outgoing {
+    /// For Kafka.
+    pub(crate) records: Vec<OutgoingRecord>,
+    /// For the stage's outlet.
+    pub(crate) messages: Vec<Message>,
+}
 
 /// A record as it will be published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingRecord {
     pub(crate) topic: String,
     pub(crate) key: Vec<u8>,
     pub(crate) value: Vec<u8>,
@@ -20,13 +30,13 @@ pub(crate) struct Outgoing {
 }
 
 /// Gives each effect its envelope. `now` is when the decisions were made.
-pub(crate) fn outgoing(
+pub(crate) fn records(
     stage: &'static str,
     prefix: &TopicPrefix,
     events: &[Received],
     effects: &[Effect],
     now: Timestamp,
-) -> Vec<Outgoing> {
+) -> Vec<OutgoingRecord> {
     let mut numbers: std::collections::HashMap<(EventId, &'static str), u32> =
         std::collections::HashMap::new();
     effects
@@ -43,7 +53,7 @@ pub(crate) fn outgoing(
                 traceparent: cause.traceparent.clone(),
             };
             *number += 1;
-            Outgoing {
+            OutgoingRecord {
                 topic: prefix.topic(event_type.topic()),
                 key: effect.event.order_id().to_string().into_bytes(),
                 value: effect.event.to_json(),
@@ -58,19 +68,29 @@ pub(crate) fn outgoing(
 }
 
 /// Encoded and compressed, for the outbox.
-pub(crate) fn encode(records: &[Outgoing]) -> anyhow::Result<Vec<u8>> {
-    let plain = postcard::to_allocvec(records).context("encoding the effects of a batch")?;
+pub(crate) fn encode(outgoing: &Outgoing) -> anyhow::Result<Vec<u8>> {
+    let plain = postcard::to_allocvec(outgoing).context("encoding the effects of a batch")?;
     Ok(lz4_flex::compress_prepend_size(&plain))
 }
 
 /// Reads what [`encode`] wrote.
-pub(crate) fn decode(bytes: &[u8]) -> anyhow::Result<Vec<Outgoing>> {
+pub(crate) fn decode(bytes: &[u8]) -> anyhow::Result<Outgoing> {
     let plain =
         lz4_flex::decompress_size_prepended(bytes).context("decompressing an outbox row")?;
     postcard::from_bytes(&plain).context("decoding an outbox row")
 }
 
 impl Outgoing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records.len() + self.messages.len()
+    }
+}
+
+impl OutgoingRecord {
     /// Hands `self` to `send` in the form the publisher takes.
     pub(crate) fn with_record<T>(&self, send: impl FnOnce(&Record<'_>) -> T) -> T {
         let headers: Vec<(&str, Option<&[u8]>)> =
@@ -81,25 +101,29 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use schemas::OrderId;
+
     use super::*;
 
     #[test]
     fn the_outbox_gives_back_what_was_put_in() {
-        let records = vec![Outgoing {
+        let record = OutgoingRecord {
             topic: "inventory".to_owned(),
             key: b"k".to_vec(),
             value: vec![0, 255, 1],
             headers: vec![("ce_id".to_owned(), Some(b"x".to_vec())), ("empty".to_owned(), None)],
-        }];
+        };
+        let message = Message { order_id: OrderId::fresh(), body: vec![0, 1] };
+        let outgoing = Outgoing { records: vec![record], messages: vec![message] };
 
-        let read = decode(&encode(&records).unwrap()).unwrap();
+        let read = decode(&encode(&outgoing).unwrap()).unwrap();
 
-        assert_eq!(read, records);
+        assert_eq!(read, outgoing);
     }
 
     #[test]
     fn a_torn_outbox_row_is_an_error_not_a_panic() {
-        let whole = encode(&[]).unwrap();
+        let whole = encode(&Outgoing::default()).unwrap();
 
         for length in 0..whole.len() {
             assert!(decode(&whole[..length]).is_err());

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use producers::publisher::Publisher;
 use schemas::TopicPrefix;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
@@ -24,7 +23,7 @@ use super::intake::{Intake, sentence};
 use super::metrics::StageMetrics;
 use super::progress::Partition;
 use super::queue::{Assignment, Limits, Queue, Work};
-use super::tell::tell;
+use super::tell::Teller;
 use super::transaction::{self, Attempt, Committed, Failure};
 use super::window::RejectWindow;
 use crate::config::RunnerConfig;
@@ -43,7 +42,7 @@ pub(crate) struct Shared<S> {
     pub(crate) config: RunnerConfig,
     pub(crate) prefix: TopicPrefix,
     pub(crate) database: PgConnectOptions,
-    pub(crate) publisher: Publisher,
+    pub(crate) teller: Teller,
     pub(crate) queue: Arc<Queue>,
     pub(crate) metrics: StageMetrics,
     pub(crate) window: RejectWindow,
@@ -95,7 +94,7 @@ impl<S: Stage> Lane<S> {
     /// Works until the queue is closed, then finishes what is on its way.
     pub(crate) async fn run(mut self) {
         let limits = Limits {
-            records: self.shared.config.batch_records as usize,
+            records: (self.shared.config.batch_records as usize).min(S::MOST_RECORDS),
             bytes: self.shared.config.batch_bytes as usize,
         };
         loop {
@@ -150,7 +149,7 @@ impl<S: Stage> Lane<S> {
                 }
             };
             for row in pending {
-                let records = effects::decode(&row.effects).map_err(|error| {
+                let outgoing = effects::decode(&row.effects).map_err(|error| {
                     Stop::Fatal(format!(
                         "an outbox row of {} cannot be read: {error:#}",
                         claim.topic
@@ -160,10 +159,10 @@ impl<S: Stage> Lane<S> {
                     stage = S::NAME,
                     topic = claim.topic,
                     partition = claim.partition,
-                    effects = records.len(),
+                    effects = outgoing.len(),
                     "telling effects that a former owner decided"
                 );
-                self.emit(partition, row.key, records).await?;
+                self.emit(partition, row.key, outgoing).await?;
             }
         }
         Ok(())
@@ -380,8 +379,10 @@ impl<S: Stage> Lane<S> {
                     let row = rows.into_iter().find(|row| {
                         row.key.epoch == partition.epoch && row.key.next_offset == next_offset
                     });
-                    let outgoing =
-                        row.map_or_else(|| Ok(Vec::new()), |row| effects::decode(&row.effects));
+                    let outgoing = row.map_or_else(
+                        || Ok(Outgoing::default()),
+                        |row| effects::decode(&row.effects),
+                    );
                     let outgoing = outgoing.map_err(|error| {
                         Stop::Fatal(format!("an outbox row cannot be read: {error:#}"))
                     })?;
@@ -405,7 +406,7 @@ impl<S: Stage> Lane<S> {
         &mut self,
         partition: &Arc<Partition>,
         key: outbox::Key,
-        records: Vec<Outgoing>,
+        outgoing: Outgoing,
     ) -> Result<(), Stop> {
         self.shared.metrics.outbox_pending.inc();
         let before = self.emissions.iter().find(|(_, emission)| &emission.partition == partition);
@@ -415,11 +416,11 @@ impl<S: Stage> Lane<S> {
         if self.revoked.is_cancelled() {
             return Err(Stop::Revoked);
         }
-        let publisher = self.shared.publisher.clone();
+        let teller = self.shared.teller.clone();
         let revoked = self.revoked.clone();
         let backoff = self.backoff();
         let task = tokio::spawn(async move {
-            let told = tell(&publisher, &records, &revoked, backoff, S::NAME).await;
+            let told = teller.tell(outgoing, &revoked, backoff).await;
             if told {
                 crash_point(S::NAME, "after_emission");
             }

@@ -15,6 +15,7 @@ use schemas::{DecodeError, Event, Timestamp, TopicPrefix};
 
 use super::progress::{Owned, Partition};
 use super::transaction::Committed;
+use crate::stage::Told;
 
 /// Codes that stages themselves reject under; with [`DecodeError::CODES`] the closed set of the label `code`.
 pub const STAGE_CODES: [&str; 3] = ["idempotency_conflict", "unknown_order", "database_refused"];
@@ -58,6 +59,7 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 #[derive(Clone, Debug)]
 pub struct Families {
     events: Family<OutcomeLabels, Counter>,
+    messages: Family<OutcomeLabels, Counter>,
     processing: Histograms<StageLabel>,
     age: Histograms<StageLabel>,
     batch: Histograms<StageLabel>,
@@ -125,6 +127,7 @@ impl Families {
     pub fn register(registry: &mut Registry) -> Self {
         let families = Self {
             events: Family::default(),
+            messages: Family::default(),
             processing: Family::new_with_constructor(processing_seconds as fn() -> Histogram),
             age: Family::new_with_constructor(order_seconds as fn() -> Histogram),
             batch: Family::new_with_constructor(batch_events as fn() -> Histogram),
@@ -146,6 +149,11 @@ impl Families {
             lag: LagCollector::default(),
         };
         registry.register("stage_events", "Events by what became of them; retried counts attempts that failed and will be repeated", families.events.clone());
+        registry.register(
+            "stage_messages",
+            "Messages to a system outside Kafka by answer: applied, closed (what it is about had ended), untold (will be repeated)",
+            families.messages.clone(),
+        );
         registry.register_with_unit(
             "stage_processing",
             "From records in hand to commit, per event",
@@ -265,6 +273,9 @@ impl Families {
             "inventory" => ["reserve", "reject", "release"].into_iter().for_each(|operation| {
                 self.inventory.get_or_create_owned(&OperationLabel { operation });
             }),
+            "workflow" => ["applied", "closed", "untold"].into_iter().for_each(|outcome| {
+                self.messages.get_or_create_owned(&OutcomeLabels { stage, outcome });
+            }),
             _ => {}
         }
         StageMetrics {
@@ -318,6 +329,16 @@ impl StageMetrics {
     pub(crate) fn retried(&self, events: usize) {
         self.retried.inc_by(events as u64);
         self.error("transient");
+    }
+
+    /// Messages were sent to the stage's outlet.
+    pub(crate) fn told(&self, told: &Told) {
+        let untold = told.untold.as_ref().map_or(0, |(messages, _)| messages.len() as u64);
+        let counts = [("applied", told.applied), ("closed", told.closed), ("untold", untold)];
+        for (outcome, count) in counts {
+            let labels = OutcomeLabels { stage: self.stage, outcome };
+            self.families.messages.get_or_create_owned(&labels).inc_by(count);
+        }
     }
 
     /// A batch was given up to another owner.

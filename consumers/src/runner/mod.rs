@@ -37,6 +37,7 @@ use metrics::Families;
 use progress::Owned;
 use queue::Queue;
 use source::Source;
+use tell::Teller;
 use window::RejectWindow;
 
 /// What every stage of a process shares.
@@ -151,13 +152,19 @@ pub(crate) fn start<S: Stage>(
         signals: signals.clone(),
         runtime: Handle::current(),
     };
+    let teller = Teller {
+        stage: S::NAME,
+        publisher: context.publisher,
+        outlet: stage.outlet(),
+        metrics: metrics.clone(),
+    };
     let shared = Arc::new(Shared {
         stage,
         window: RejectWindow::new(context.config.reject_window as usize),
         config: context.config,
         prefix: context.kafka.topic_prefix,
         database,
-        publisher: context.publisher,
+        teller,
         queue: queue.clone(),
         metrics,
         signals: signals.clone(),

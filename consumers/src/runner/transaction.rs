@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batch::Batch;
-use super::effects::{self, Outgoing};
+use super::effects::{self, Outgoing, OutgoingRecord};
 use super::intake::{Intake, Refused};
 use super::progress::Partition;
 use crate::stage::{Fault, Finished, Outcome, Received, Stage};
@@ -22,7 +22,7 @@ use crate::store::{dead_letters, outbox, progress};
 #[derive(Debug, Default)]
 pub(crate) struct Committed {
     /// Effects to tell now.
-    pub(crate) outgoing: Vec<Outgoing>,
+    pub(crate) outgoing: Outgoing,
     /// Events applied, in the order of the stage's numbers.
     pub(crate) applied: Vec<Received>,
     pub(crate) effects: Vec<crate::stage::Effect>,
@@ -147,8 +147,16 @@ impl<S: Stage> Attempt<'_, S> {
             let applied = self.stage.apply(&mut *db, &ready, prepared).await;
             applied.map_err(|fault| Failure::Fault { fault, seen })?
         };
-        let mut outgoing =
-            effects::outgoing(S::NAME, self.prefix, &ready, &outcome.effects, Timestamp::now());
+        let mut outgoing = Outgoing {
+            records: effects::records(
+                S::NAME,
+                self.prefix,
+                &ready,
+                &outcome.effects,
+                Timestamp::now(),
+            ),
+            messages: outcome.messages,
+        };
         let set_aside: Vec<&Refused> = self
             .intake
             .refused
@@ -157,7 +165,7 @@ impl<S: Stage> Attempt<'_, S> {
             .filter(|refused| !stale(refused.replay_of))
             .collect();
         for refused in &set_aside {
-            self.set_aside(&mut *db, refused, &mut outgoing).await?;
+            self.set_aside(&mut *db, refused, &mut outgoing.records).await?;
         }
         let applied = ready.iter().filter_map(|event| event.replay_of);
         let done: Vec<i64> = applied.chain(self.intake.nothing_to_do.iter().copied()).collect();
@@ -215,7 +223,7 @@ impl<S: Stage> Attempt<'_, S> {
         &self,
         db: &mut PgConnection,
         refused: &Refused,
-        outgoing: &mut Vec<Outgoing>,
+        outgoing: &mut Vec<OutgoingRecord>,
     ) -> Result<(), sqlx::Error> {
         if let Some(letter) = refused.replay_of {
             return dead_letters::reopened(db, S::NAME, letter, refused.code, &refused.detail)
@@ -249,7 +257,7 @@ fn dead_letter_record(
     stage: &str,
     prefix: &TopicPrefix,
     letter: &dead_letters::DeadLetter<'_>,
-) -> Outgoing {
+) -> OutgoingRecord {
     let mut headers: Vec<(String, Option<Vec<u8>>)> =
         letter.header_names.iter().cloned().zip(letter.header_values.iter().cloned()).collect();
     let (mut key, mut value) = (letter.key.unwrap_or_default(), letter.value.unwrap_or_default());
@@ -270,7 +278,7 @@ fn dead_letter_record(
         ("dlq-consumer-group", prefix.group(stage)),
     ];
     headers.extend(ours.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))));
-    Outgoing {
+    OutgoingRecord {
         topic: prefix.topic(Topic::DeadLetters),
         key: key.to_vec(),
         value: value.to_vec(),

@@ -32,6 +32,18 @@ pub struct OrderCancelled {
     pub reason: SagaReason,
 }
 
+impl SagaReason {
+    /// As it is spelled in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::PaymentDeclined => "payment_declined",
+            Self::ShipmentFailed => "shipment_failed",
+        }
+    }
+}
+
 /// Why supervision stepped in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -9,6 +9,7 @@ use schemas::inventory::{
     ReleaseReason, ReservedItem, StockRejected, StockRejection, StockReleased, StockReserved,
 };
 use schemas::orders::OrderPlaced;
+use schemas::saga::SagaReason;
 use schemas::shipments::ShipmentFailure;
 use schemas::{Event, EventType, OrderId, Sku, Topic};
 use sqlx::PgConnection;
@@ -24,8 +25,12 @@ pub(crate) struct Inventory;
 
 impl Stage for Inventory {
     const NAME: &'static str = "inventory";
-    const INPUTS: &'static [EventType] =
-        &[EventType::OrderPlaced, EventType::PaymentDeclined, EventType::ShipmentFailed];
+    const INPUTS: &'static [EventType] = &[
+        EventType::OrderPlaced,
+        EventType::PaymentDeclined,
+        EventType::ShipmentFailed,
+        EventType::StockReleaseRequested,
+    ];
     const OUTPUT: Option<Topic> = Some(Topic::Inventory);
     type Prepared = ();
 
@@ -151,6 +156,7 @@ async fn release(
                 ShipmentFailure::Cancelled => (failed.order_id, ReleaseReason::Cancelled),
                 ShipmentFailure::CarrierRefused => (failed.order_id, ReleaseReason::ShipmentFailed),
             },
+            Event::StockReleaseRequested(asked) => (asked.order_id, release_reason(asked.reason)),
             _ => continue,
         };
         given_up += 1;
@@ -255,6 +261,15 @@ fn reserved_event(order: &OrderPlaced) -> Event {
         total_cents: order.total_cents,
         items: items.collect(),
     })
+}
+
+/// Supervision names what it saw; a deadline ends an order like a cancellation does.
+const fn release_reason(reason: SagaReason) -> ReleaseReason {
+    match reason {
+        SagaReason::PaymentDeclined => ReleaseReason::PaymentDeclined,
+        SagaReason::ShipmentFailed => ReleaseReason::ShipmentFailed,
+        SagaReason::Cancelled | SagaReason::DeadlineExceeded => ReleaseReason::Cancelled,
+    }
 }
 
 const fn rejection_text(reason: StockRejection) -> &'static str {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::config::StageConfig;
 use crate::stage::{Fault, Finished, Outcome, Received, Rejection, Stage};
-use crate::store::orders::{self, Facts, TimelineRow, Updated};
+use crate::store::orders::{self, Facts, Standing, TimelineRow};
 
 /// After a batch met rows that exist, this many batches take the way that expects them. COPY costs the database half
 /// of an upsert, but meeting a row costs the whole batch again; rows come before their order only when this stage is
@@ -28,18 +28,7 @@ pub(crate) struct Order {
 
 impl Stage for Order {
     const NAME: &'static str = "order";
-    const INPUTS: &'static [EventType] = &[
-        EventType::OrderPlaced,
-        EventType::CancelRequested,
-        EventType::StockReserved,
-        EventType::StockRejected,
-        EventType::StockReleased,
-        EventType::PaymentCaptured,
-        EventType::PaymentDeclined,
-        EventType::PaymentRefunded,
-        EventType::ShipmentArranged,
-        EventType::ShipmentFailed,
-    ];
+    const INPUTS: &'static [EventType] = &EventType::ALL;
     const OUTPUT: Option<Topic> = None;
     type Prepared = ();
 
@@ -112,9 +101,9 @@ impl Order {
         let mut ids: Vec<Uuid> = events.iter().map(|received| received.order_id().0).collect();
         ids.sort_unstable();
         ids.dedup();
-        let before = orders::lock_statuses(db, &ids).await?;
+        let before = orders::lock(db, &ids).await?;
         refuse_unknown(events, &before)?;
-        let mut after: HashMap<OrderId, Updated> = HashMap::with_capacity(ids.len());
+        let mut after: HashMap<OrderId, Standing> = HashMap::with_capacity(ids.len());
         if !placed.is_empty() {
             let mut sorted = placed.to_vec();
             sorted.sort_unstable_by_key(|order| order.order_id);
@@ -128,9 +117,9 @@ impl Order {
         let new_lines = orders::insert_timeline(db, lines).await?;
         count_statuses(db, events, &status_changes(&before, &after)).await?;
         Ok(Outcome {
-            effects: Vec::new(),
             duplicates: events.len() - usize::try_from(new_lines).unwrap_or(0).min(events.len()),
             finished: finished(events, &before, &after),
+            ..Outcome::default()
         })
     }
 }
@@ -171,7 +160,11 @@ fn note(facts: &mut Facts, received: &Received) {
         Event::ShipmentArranged(_) => &mut facts.shipped_at,
         Event::CancelRequested(_) => &mut facts.cancel_requested_at,
         // Known by what follows from it: the release, and the refund where due.
-        _ => &mut None,
+        Event::OrderPlaced(_)
+        | Event::ShipmentFailed(_)
+        | Event::StockReleaseRequested(_)
+        | Event::RefundRequested(_)
+        | Event::OrderCancelled(_) => &mut None,
     };
     *at = Some(at.map_or(time, |known| known.min(time)));
     facts.updated_at = Some(facts.updated_at.map_or(time, |known| known.max(time)));
@@ -179,14 +172,16 @@ fn note(facts: &mut Facts, received: &Received) {
         let reason = released.reason.as_str();
         facts.release_reason = Some(facts.release_reason.map_or(reason, |known| known.min(reason)));
     }
-    if let Some(reason) = reason(&received.event) {
+    // What supervision asked for is in the timeline; how the order ended is for those who answered to tell.
+    let ended = received.event.event_type().topic() != Topic::Saga;
+    if let Some(reason) = reason(&received.event).filter(|_| ended) {
         let known = facts.reason.take();
         facts.reason =
             Some(known.map_or_else(|| reason.to_owned(), |known| known.min(reason.to_owned())));
     }
 }
 
-/// Why an order ended, where its last event says so.
+/// Why something happened to an order, where its event says so.
 fn reason(event: &Event) -> Option<&str> {
     match event {
         Event::StockRejected(rejected) => Some(match rejected.reason {
@@ -195,6 +190,9 @@ fn reason(event: &Event) -> Option<&str> {
         }),
         Event::PaymentDeclined(declined) => Some(declined.reason.as_str()),
         Event::ShipmentFailed(failed) => Some(failed.reason.as_str()),
+        Event::StockReleaseRequested(asked) => Some(asked.reason.as_str()),
+        Event::RefundRequested(asked) => Some(asked.reason.as_str()),
+        Event::OrderCancelled(cancelled) => Some(cancelled.reason.as_str()),
         _ => None,
     }
 }
@@ -214,8 +212,9 @@ fn timeline(events: &[Received]) -> Vec<TimelineRow<'_>> {
         .collect()
 }
 
-/// The producer lets only known orders be cancelled; whatever else asks is wrong.
-fn refuse_unknown(events: &[Received], before: &HashMap<OrderId, String>) -> Result<(), Fault> {
+/// The producer lets only placed orders be cancelled, and both travel in one partition: whatever else asks is wrong,
+/// also when other stages answered it already.
+fn refuse_unknown(events: &[Received], before: &HashMap<OrderId, Standing>) -> Result<(), Fault> {
     let mut placed = HashSet::new();
     let mut rejections = Vec::new();
     for (number, received) in events.iter().enumerate() {
@@ -224,7 +223,8 @@ fn refuse_unknown(events: &[Received], before: &HashMap<OrderId, String>) -> Res
                 placed.insert(order.order_id);
             }
             Event::CancelRequested(cancel)
-                if !before.contains_key(&cancel.order_id) && !placed.contains(&cancel.order_id) =>
+                if !placed.contains(&cancel.order_id)
+                    && !before.get(&cancel.order_id).is_some_and(|o| o.placed_at.is_some()) =>
             {
                 rejections.push(Rejection {
                     event: number,
@@ -239,14 +239,14 @@ fn refuse_unknown(events: &[Received], before: &HashMap<OrderId, String>) -> Res
 }
 
 fn status_changes(
-    before: &HashMap<OrderId, String>,
-    after: &HashMap<OrderId, Updated>,
+    before: &HashMap<OrderId, Standing>,
+    after: &HashMap<OrderId, Standing>,
 ) -> BTreeMap<String, i64> {
     let mut changes: BTreeMap<String, i64> = BTreeMap::new();
     for (order, updated) in after {
         *changes.entry(updated.status.clone()).or_default() += 1;
         if let Some(old) = before.get(order) {
-            *changes.entry(old.clone()).or_default() -= 1;
+            *changes.entry(old.status.clone()).or_default() -= 1;
         }
     }
     changes
@@ -265,8 +265,8 @@ async fn count_statuses(
 /// Orders that this batch made final.
 fn finished(
     events: &[Received],
-    before: &HashMap<OrderId, String>,
-    after: &HashMap<OrderId, Updated>,
+    before: &HashMap<OrderId, Standing>,
+    after: &HashMap<OrderId, Standing>,
 ) -> Vec<Finished> {
     let mut seen = HashSet::new();
     events
@@ -275,8 +275,9 @@ fn finished(
         .filter_map(|(cause, received)| {
             let updated = after.get(&received.order_id())?;
             let status = final_status(&updated.status)?;
-            let was_final =
-                before.get(&updated.order_id).is_some_and(|old| final_status(old).is_some());
+            let was_final = before
+                .get(&updated.order_id)
+                .is_some_and(|old| final_status(&old.status).is_some());
             if was_final || !seen.insert(updated.order_id) {
                 return None;
             }
@@ -440,6 +441,8 @@ mod tests {
         let mut db = database.connect().await;
         let stage = Order::from_config(&StageConfig::default()).unwrap();
         let (known, unknown) = (life(OrderId::fresh()), life(OrderId::fresh()));
+        // Shipping may have answered it already: a row without what was placed is no order.
+        apply(&stage, &mut db, &unknown[4..6]).await;
         let events = [known[0].clone(), known[3].clone(), unknown[3].clone()];
 
         sqlx::query("begin").execute(&mut db).await.unwrap();

@@ -36,7 +36,8 @@ pub(crate) enum Decision {
 
 impl Stage for Payment {
     const NAME: &'static str = "payment";
-    const INPUTS: &'static [EventType] = &[EventType::StockReserved, EventType::ShipmentFailed];
+    const INPUTS: &'static [EventType] =
+        &[EventType::StockReserved, EventType::ShipmentFailed, EventType::RefundRequested];
     const OUTPUT: Option<Topic> = Some(Topic::Payments);
     /// Decisions by record; an event without one repeats what is settled.
     type Prepared = HashMap<usize, Decision>;
@@ -118,8 +119,10 @@ impl Payment {
                 self.gateway.void(received.id).await?;
                 Ok(None)
             }
-            (Event::ShipmentFailed(_), None) => Ok(Some(Decision::Voided)),
-            (Event::ShipmentFailed(_), Some(State::Captured)) => {
+            (Event::ShipmentFailed(_) | Event::RefundRequested(_), None) => {
+                Ok(Some(Decision::Voided))
+            }
+            (Event::ShipmentFailed(_) | Event::RefundRequested(_), Some(State::Captured)) => {
                 let refund = refund(settled.expect("matched above"))?;
                 if let Decision::Refunded { payment_id, .. } = &refund {
                     self.gateway.refund(received.id, payment_id.as_str()).await?;

@@ -1,7 +1,8 @@
 //! Arranges a shipment for orders that are paid, and decides between shipping and cancelling.
 //!
 //! Owns `shipments`, whose row is the arbiter: a cancellation that finds none inserts one and the order will never
-//! ship; a shipment that is arranged first makes the cancellation come too late. Emits shipment-arranged, shipment-failed.
+//! ship; a shipment that is arranged first makes the cancellation come too late, be it the customer's or that of the
+//! order's supervision. Emits shipment-arranged, shipment-failed.
 
 use std::collections::HashMap;
 
@@ -34,7 +35,8 @@ pub(crate) enum Decision {
 
 impl Stage for Shipping {
     const NAME: &'static str = "shipping";
-    const INPUTS: &'static [EventType] = &[EventType::PaymentCaptured, EventType::CancelRequested];
+    const INPUTS: &'static [EventType] =
+        &[EventType::PaymentCaptured, EventType::CancelRequested, EventType::OrderCancelled];
     const OUTPUT: Option<Topic> = Some(Topic::Shipments);
     /// Decisions by record; an event without one repeats what is settled.
     type Prepared = HashMap<usize, Decision>;
@@ -115,7 +117,9 @@ impl Shipping {
                 self.carrier.cancel(received.id).await?;
                 Ok(None)
             }
-            (Event::CancelRequested(_), None) => Ok(Some(Decision::Cancel)),
+            (Event::CancelRequested(_) | Event::OrderCancelled(_), None) => {
+                Ok(Some(Decision::Cancel))
+            }
             _ => Ok(None),
         }
     }

@@ -38,9 +38,9 @@ pub(crate) struct TimelineRow<'a> {
     pub(crate) reason: Option<&'a str>,
 }
 
-/// An order's status after an update, with what its clock needs.
+/// An order's status at some moment, with what its clock needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Updated {
+pub(crate) struct Standing {
     pub(crate) order_id: OrderId,
     pub(crate) status: String,
     pub(crate) placed_at: Option<Timestamp>,
@@ -72,7 +72,7 @@ pub(crate) async fn copy_new(
 pub(crate) async fn merge_placed(
     db: &mut PgConnection,
     orders: &[&OrderPlaced],
-) -> Result<Vec<Updated>, sqlx::Error> {
+) -> Result<Vec<Standing>, sqlx::Error> {
     let ids: Vec<Uuid> = orders.iter().map(|order| order.order_id.0).collect();
     let customers: Vec<&str> = orders.iter().map(|order| order.customer_id.as_str()).collect();
     let currencies: Vec<&str> = orders.iter().map(|order| order.currency.as_str()).collect();
@@ -101,14 +101,14 @@ pub(crate) async fn merge_placed(
     .bind(times)
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(updated).collect()
+    rows.into_iter().map(standing).collect()
 }
 
 /// Joins facts into orders. `facts` is sorted by order id, so that two batches never wait in a circle.
 pub(crate) async fn merge_facts(
     db: &mut PgConnection,
     facts: &BTreeMap<OrderId, Facts>,
-) -> Result<Vec<Updated>, sqlx::Error> {
+) -> Result<Vec<Standing>, sqlx::Error> {
     fn times(
         facts: &BTreeMap<OrderId, Facts>,
         get: impl Fn(&Facts) -> Option<Timestamp>,
@@ -154,21 +154,22 @@ pub(crate) async fn merge_facts(
     .bind(reasons)
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(updated).collect()
+    rows.into_iter().map(standing).collect()
 }
 
-/// The statuses of `orders` now, with their rows locked until the transaction ends. Unknown orders are absent.
-pub(crate) async fn lock_statuses(
+/// How `orders` stand now, with their rows locked until the transaction ends. Unknown orders are absent.
+pub(crate) async fn lock(
     db: &mut PgConnection,
     orders: &[Uuid],
-) -> Result<HashMap<OrderId, String>, sqlx::Error> {
+) -> Result<HashMap<OrderId, Standing>, sqlx::Error> {
     let rows = sqlx::query(
-        "select order_id, status from orders where order_id = any($1) order by order_id for no key update",
+        "select order_id, status, placed_at from orders where order_id = any($1)
+          order by order_id for no key update",
     )
     .bind(orders)
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(|row| Ok((OrderId(row.try_get(0)?), row.try_get(1)?))).collect()
+    rows.into_iter().map(|row| standing(row).map(|order| (order.order_id, order))).collect()
 }
 
 /// Adds lines to the timeline by COPY. Fails with a unique violation when any of them is there already.
@@ -244,8 +245,8 @@ pub(crate) async fn add_status_counts(
     Ok(())
 }
 
-fn updated(row: sqlx::postgres::PgRow) -> Result<Updated, sqlx::Error> {
-    Ok(Updated {
+fn standing(row: sqlx::postgres::PgRow) -> Result<Standing, sqlx::Error> {
+    Ok(Standing {
         order_id: OrderId(row.try_get(0)?),
         status: row.try_get(1)?,
         placed_at: row.try_get::<Option<PgTime>, _>(2)?.map(|time| time.0),

@@ -21,7 +21,7 @@ build: setup ## Build every program
 demo: build ## Bring everything up, send 1,000 orders, audit them; stays up until Ctrl-C (ONCE=1: stops, exit 0 only if all is well)
 	$(BIN)/order-load demo $(if $(ONCE),--once) $(DEMO_ARGS)
 
-up: build ## Start Kafka and Postgres on their default ports
+up: build ## Start Kafka, Postgres and Temporal on their default ports
 	$(BIN)/order-stack up
 
 down: ## Stop what `make up` started and remove its data

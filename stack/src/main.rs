@@ -70,7 +70,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Up {
-    /// `default`: the usual ports (Kafka 9092, Postgres 5432). `free`: any that are free, as tests
+    /// `default`: the usual ports (Kafka 9092, Postgres 5432, Temporal 7233 with its UI on 8233). `free`: any that are free, as tests
     /// want them. A stack keeps its ports until `down`.
     #[arg(long, env = "ORDER_STACK_PORTS", value_enum, default_value = "default")]
     ports: PortChoice,

@@ -22,7 +22,7 @@ fn data_survives_a_crash_and_down_leaves_nothing() {
     stack.kill("kafka").unwrap();
     stack.kill("postgres").unwrap();
     let conditions: Vec<_> = stack.status().unwrap().iter().map(|s| s.condition).collect();
-    assert_eq!(conditions, [Condition::Dead, Condition::Dead]);
+    assert_eq!(conditions, [Condition::Dead, Condition::Dead, Condition::Running]);
     stack.restart("postgres").unwrap();
     let again = Stack::up(&options).unwrap();
 
@@ -43,6 +43,51 @@ fn data_survives_a_crash_and_down_leaves_nothing() {
         assert!(!server.data_dir.exists(), "{}", server.data_dir.display());
         assert!(!is_alive(server.pid.unwrap()), "{} is still there", server.name);
     }
+}
+
+#[test]
+fn workflows_survive_a_crash_and_an_orderly_stop() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut options = StackOptions::for_tests(parent.path().join("stack"));
+    options.only = vec!["temporal".to_owned()];
+    let stack = Stack::up(&options).unwrap();
+    let address = temporal_address(&stack);
+    let program = fs::read_link(format!("/proc/{}/exe", stack.status().unwrap()[0].pid.unwrap()));
+    let program = program.unwrap();
+    let workflow = |verb: &str, more: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(["--disable-config-file", "--disable-config-env", "workflow", verb]);
+        let output = command
+            .args(["--address", &address, "--workflow-id", "survivor", "--output", "json"])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let events = || workflow("show", &[]).matches("\"eventId\"").count();
+    workflow("start", &["--type", "Nobody", "--task-queue", "nobody"]);
+    workflow("signal", &["--name", "before_the_crash"]);
+    let before = events();
+
+    stack.kill("temporal").unwrap();
+    assert_eq!(stack.status().unwrap()[0].condition, Condition::Dead);
+    stack.restart("temporal").unwrap();
+
+    assert_eq!((before, events()), (3, 3), "started, task scheduled, signalled");
+    workflow("signal", &["--name", "after_the_crash"]);
+
+    stack.down(Down::KeepData).unwrap();
+    let again = Stack::up(&options).unwrap();
+
+    assert_eq!(temporal_address(&again), address);
+    assert_eq!(events(), 4);
+    again.down(Down::RemoveEverything).unwrap();
+}
+
+fn temporal_address(stack: &Stack) -> String {
+    let env = stack.env().unwrap();
+    env.into_iter().find(|(name, _)| *name == "TEMPORAL_ADDRESS").unwrap().1
 }
 
 #[test]

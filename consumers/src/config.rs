@@ -6,14 +6,17 @@ use clap::Args;
 
 use crate::carrier::CarrierArgs;
 use crate::payment_gateway::GatewayArgs;
+use crate::supervision::options::SignalArgs;
 
 /// Settings that stages read when they are built.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub struct StageConfig {
     #[command(flatten)]
     pub gateway: GatewayArgs,
     #[command(flatten)]
     pub carrier: CarrierArgs,
+    #[command(flatten)]
+    pub signals: SignalArgs,
 }
 
 /// Limits of the runner, each with its reason.

@@ -14,6 +14,7 @@ pub mod stock;
 pub mod status;
 pub mod dead_letters;
 pub mod progress_tool;
+pub mod supervision;
 mod outside;
 mod store;
 #[cfg(test)]

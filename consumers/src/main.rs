@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use consumers::supervision::worker;
 use consumers::{dead_letters, migrate, progress_tool, reconcile, run, status, stock, topics};
 use producers::kafka::KafkaArgs;
 use producers::postgres::connect_options;
@@ -39,6 +40,8 @@ struct Cli {
 enum Command {
     /// Run stages until told to stop.
     Run(Box<run::RunArgs>),
+    /// Supervise orders: run their workflows, which Temporal keeps.
+    Worker(Box<worker::SuperviseArgs>),
     /// Bring the database to this build's schema.
     Migrate,
     /// Create the topics that are missing.
@@ -80,6 +83,7 @@ async fn execute(cli: Cli) -> anyhow::Result<bool> {
     match cli.command {
         Command::Run(args) if args.list => print(&run::list()).map(|()| true),
         Command::Run(args) => run::run(&args, cli.kafka, database()?).await,
+        Command::Worker(args) => worker::run(&args, cli.kafka, database()?).await.map(|()| true),
         Command::Migrate => {
             let count = migrate::run(&database()?).await?;
             print(&format!("the schema has its {count} migrations\n")).map(|()| true)

@@ -26,6 +26,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub all: bool,
 
+    /// With --all: a stage to leave out; may be given several times. Without Temporal, leave out workflow.
+    #[arg(long = "except", value_name = "NAME", requires = "all")]
+    pub except: Vec<String>,
+
     /// Print the stages with what they read and write, and leave.
     #[arg(long)]
     pub list: bool,
@@ -97,16 +101,23 @@ pub fn list() -> String {
 
 fn chosen(args: &RunArgs) -> anyhow::Result<Vec<&'static Entry>> {
     let names: Vec<&str> = CATALOGUE.iter().map(|entry| entry.name).collect();
+    let known = |name: &String| {
+        find(name)
+            .with_context(|| format!("there is no stage {name}; there are {}", names.join(", ")))
+    };
     if args.all {
-        return Ok(CATALOGUE.iter().collect());
+        for name in &args.except {
+            known(name)?;
+        }
+        let wanted = |entry: &&Entry| !args.except.iter().any(|name| name == entry.name);
+        return Ok(CATALOGUE.iter().filter(wanted).collect());
     }
     if args.stages.is_empty() {
         bail!("say which stages to run: --all, or --stage with one of {}", names.join(", "));
     }
     let mut entries: Vec<&'static Entry> = Vec::new();
     for name in &args.stages {
-        let entry = find(name)
-            .with_context(|| format!("there is no stage {name}; there are {}", names.join(", ")))?;
+        let entry = known(name)?;
         if !entries.iter().any(|known| known.name == entry.name) {
             entries.push(entry);
         }

@@ -101,3 +101,23 @@ create table order_events (
     reason      text,
     constraint order_events_pkey primary key (order_id, event_id)
 );
+
+-- For the sweep that finds orders which are not final in time: a summary per block range, so that new orders cost next
+-- to nothing, and updates, which never move placed_at, stay within their page.
+create index orders_placed_at_idx on orders using brin (placed_at) with (pages_per_range = 32, autosummarize = on);
+
+-- Orders that have a workflow because they needed one (--supervise exceptions).
+create table supervised_orders (
+    order_id uuid        not null,
+    since    timestamptz not null default now(),
+    constraint supervised_orders_pkey primary key (order_id)
+);
+
+-- Until when orders were looked through for ones that are not final in time: one row.
+create table supervision_sweeps (
+    only_row    boolean     not null default true,
+    swept_until timestamptz not null,
+    constraint supervision_sweeps_pkey primary key (only_row),
+    constraint supervision_sweeps_only_row_check check (only_row)
+);
+insert into supervision_sweeps (swept_until) values (now());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::facts::{FactKind, Facts, Status};
 
 /// How long each step of an order may take, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadlines {
     /// From when the order was heard of until its stock is reserved or rejected.
     pub reservation_ms: u64,

@@ -27,8 +27,8 @@ pub struct WorkerArgs {
     #[arg(long, env = "TEMPORAL_METRICS_ADDRESS", default_value = "127.0.0.1:9104")]
     pub temporal_metrics_address: SocketAddr,
 
-    /// Task queue to work on; the signalling side has to name the same.
-    #[arg(long, env = "TEMPORAL_TASK_QUEUE", default_value = TASK_QUEUE)]
+    /// Task queue to work on, which the signalling side names too: set by whoever knows both.
+    #[arg(skip = TASK_QUEUE.to_owned())]
     pub task_queue: String,
 
     /// Workflows kept in memory. One that is not is replayed from its history when it is heard of again.

@@ -11,6 +11,7 @@ mod inventory;
 mod payment;
 mod shipping;
 mod order;
+mod workflow;
 
 /// Every stage, in the order in which an order meets them.
 pub const CATALOGUE: &[Entry] = &[
@@ -18,6 +19,7 @@ pub const CATALOGUE: &[Entry] = &[
     Entry::of::<payment::Payment>(),
     Entry::of::<shipping::Shipping>(),
     Entry::of::<order::Order>(),
+    Entry::of::<workflow::Workflow>(),
 ];
 
 /// A stage as the rest of the program sees it.

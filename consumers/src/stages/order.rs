@@ -396,7 +396,7 @@ mod tests {
     async fn any_order_of_arrival_and_any_repetition_give_the_same_row() {
         let database = TestDatabase::create().await;
         let mut db = database.connect().await;
-        let stage = Order::from_config(&StageConfig::default()).unwrap();
+        let stage = Order { merges_left: AtomicU32::new(0) };
         let reference = OrderId::fresh();
         for event in life(reference) {
             apply(&stage, &mut db, &[event]).await;
@@ -439,7 +439,7 @@ mod tests {
     async fn a_cancellation_of_an_order_never_placed_is_refused_alone() {
         let database = TestDatabase::create().await;
         let mut db = database.connect().await;
-        let stage = Order::from_config(&StageConfig::default()).unwrap();
+        let stage = Order { merges_left: AtomicU32::new(0) };
         let (known, unknown) = (life(OrderId::fresh()), life(OrderId::fresh()));
         // Shipping may have answered it already: a row without what was placed is no order.
         apply(&stage, &mut db, &unknown[4..6]).await;

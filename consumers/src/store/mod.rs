@@ -12,3 +12,4 @@ pub(crate) mod reservations;
 pub(crate) mod payments;
 pub(crate) mod shipments;
 pub(crate) mod orders;
+pub(crate) mod supervision;

@@ -8,6 +8,7 @@ use super::ledger::{Facts, Ledger};
 use super::report::{EventRow, Finding, Report, StateRow};
 use super::rules::{Broken, Kind, disagreements, duplicates, fate, gaps};
 use super::states::{PaymentState, ReservationState, ShipmentState, Status};
+use super::supervision::{self, Counts, Expected};
 use super::tables::Snapshot;
 use super::topics::Offsets;
 
@@ -21,6 +22,8 @@ pub(super) struct World {
     pub(super) snapshot: Snapshot,
     /// Ids to remember per finding.
     pub(super) max_ids: usize,
+    /// How many workflows there are and who has to have one; `None` when they were not looked at.
+    pub(super) workflows: Option<(Counts, Expected)>,
 }
 
 /// Where an order stands.
@@ -66,7 +69,7 @@ struct Audit<'a> {
 
 impl Audit<'_> {
     fn order(&mut self, order: &Facts, windowed: bool) {
-        let (standing, broken) = judge(order, self.world.quiet, windowed);
+        let (standing, broken) = judge(order, self.world, windowed);
         let report = &mut self.report;
         match standing {
             Standing::Final(status) => {
@@ -162,6 +165,7 @@ impl Audit<'_> {
     fn describe(&mut self, ledger: &Ledger) {
         let report = &mut self.report;
         report.quiet = self.world.quiet;
+        report.workflows = self.world.workflows.map(|(counts, _)| counts);
         report.windowed = ledger.is_windowed();
         report.records = ledger.records;
         report.unreadable = ledger.unreadable.len() as u64;
@@ -236,7 +240,8 @@ impl Audit<'_> {
 }
 
 /// Where an order stands, and which rules it breaks.
-fn judge(order: &Facts, quiet: bool, windowed: bool) -> (Standing, Vec<Broken>) {
+fn judge(order: &Facts, world: &World, windowed: bool) -> (Standing, Vec<Broken>) {
+    let quiet = world.quiet;
     let mut broken: Vec<Broken> = duplicates(order).collect();
     if order.moving {
         let placed = order.told(EventType::OrderPlaced);
@@ -259,7 +264,11 @@ fn judge(order: &Facts, quiet: bool, windowed: bool) -> (Standing, Vec<Broken>) 
         return (Standing::Outside, broken);
     }
     broken.extend(disagreements(order));
-    let gaps = gaps(order);
+    broken.extend(supervision::disagreements(order));
+    let mut gaps = gaps(order);
+    if let Some((_, expected)) = world.workflows {
+        gaps.extend(supervision::gaps(order, expected));
+    }
     let incomplete = gaps.iter().chain(&broken).any(|(kind, _)| *kind == Kind::Lost);
     let standing = match fate(order) {
         _ if !gaps.is_empty() && order.dead_lettered => return (Standing::DeadLettered, broken),

@@ -10,6 +10,7 @@ use schemas::shipments::ShipmentFailure;
 use schemas::{Decoded, Event, EventId, EventType, OrderId, Sku, Topic};
 
 use super::states::{PaymentState, ReservationState, ShipmentState, Status};
+use super::supervision::Workflow;
 
 /// Event types that happen at most once per order: all but those of `saga`, which come last in the catalogue.
 pub(super) const ONCE: usize = 10;
@@ -46,6 +47,9 @@ pub(super) struct Facts {
     pub(super) payment: Option<PaymentState>,
     pub(super) row_amount_cents: i64,
     pub(super) shipment: Option<ShipmentState>,
+    pub(super) workflow: Option<Workflow>,
+    /// It has more than one.
+    pub(super) workflow_twice: bool,
 }
 
 /// A record that is no event of this pipeline.
@@ -100,6 +104,8 @@ impl Facts {
             payment: None,
             row_amount_cents: 0,
             shipment: None,
+            workflow: None,
+            workflow_twice: false,
         }
     }
 
@@ -247,6 +253,13 @@ impl Ledger {
     pub(super) fn shipment_row(&mut self, order_id: OrderId, state: ShipmentState) {
         if let Some(facts) = self.row_of(order_id) {
             facts.shipment = Some(state);
+        }
+    }
+
+    pub(super) fn workflow(&mut self, order_id: OrderId, stands: Workflow) {
+        if let Some(facts) = self.row_of(order_id) {
+            facts.workflow_twice |= facts.workflow.is_some();
+            facts.workflow = Some(stands);
         }
     }
 

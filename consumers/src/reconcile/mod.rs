@@ -15,6 +15,7 @@ mod topics;
 mod progress;
 mod tables;
 mod rules;
+mod supervision;
 mod audit;
 mod report;
 mod indicator;
@@ -27,15 +28,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use producers::kafka::KafkaArgs;
-use schemas::{Timestamp, Topic};
+use schemas::{OrderId, Timestamp, Topic};
 use sqlx::postgres::PgConnectOptions;
+use workflows::Supervisor;
 
 use self::audit::{World, audit};
 use self::indicator::Indicator;
 use self::ledger::Ledger;
 use self::progress::Backlog;
 use self::report::Report;
+use self::supervision::{Counts, Expected, Workflow};
 use self::topics::{Bounds, Offsets, Topics};
+
+use crate::supervision::options::{Supervise, SupervisionArgs};
 
 /// How often it is asked whether the pipeline is quiet.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -58,6 +63,13 @@ pub struct ReconcileArgs {
     /// Only look at orders placed since then: an RFC 3339 time, or a duration before now (30m, 2h, 7d).
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     pub since: Option<Timestamp>,
+
+    /// Look at the orders' workflows in Temporal as well.
+    #[arg(long)]
+    pub workflows: bool,
+
+    #[command(flatten)]
+    pub supervision: SupervisionArgs,
 }
 
 /// Audits, prints the report, and answers whether everything is reconciled.
@@ -67,7 +79,9 @@ pub async fn run(
     db: PgConnectOptions,
 ) -> anyhow::Result<bool> {
     let deadline = Instant::now() + args.wait.unwrap_or_default();
-    let mut auditor = Auditor { args, kafka, db, topics: None, indicator: Indicator::on_stderr() };
+    let supervisor = args.workflows.then(|| args.supervision.reader()).transpose()?;
+    let indicator = Indicator::on_stderr();
+    let mut auditor = Auditor { args, supervisor, kafka, db, topics: None, indicator };
     let report = loop {
         if args.wait.is_some() {
             auditor.wait_until_quiet(deadline).await;
@@ -88,6 +102,8 @@ pub async fn run(
 
 struct Auditor<'a> {
     args: &'a ReconcileArgs,
+    /// Where the workflows are, if they are looked at.
+    supervisor: Option<Supervisor>,
     kafka: &'a KafkaArgs,
     db: PgConnectOptions,
     /// Kept from one reading to the next. `None` while it is lent to a thread, and after it failed.
@@ -121,6 +137,8 @@ impl Auditor<'_> {
     }
 
     async fn audit(&mut self) -> anyhow::Result<Report> {
+        // Before the topics: whatever a workflow closed for is in them.
+        let workflows = self.workflows().await?;
         let since = self.args.since.map(|time| time.as_micros() / 1000);
         self.indicator.say("reading the topics");
         let indicator = self.indicator.clone();
@@ -128,6 +146,9 @@ impl Auditor<'_> {
             self.with_topics(move |topics| read_topics(topics, since, &indicator)).await?;
         self.indicator.say("reading the tables");
         let snapshot = tables::read(&self.db, &self.kafka.topic_prefix, &mut ledger).await?;
+        for (order, stands) in workflows.iter().flatten() {
+            ledger.workflow(*order, *stands);
+        }
         self.indicator.say("reading what came meanwhile");
         let ends = cut.ends.clone();
         let (ledger, bounds) = self
@@ -138,9 +159,29 @@ impl Auditor<'_> {
             })
             .await?;
         let read = Bounds { starts: cut.starts.clone(), ends: behind_last };
-        let quiet = cut.ends == bounds.ends && snapshot.progress.backlog(&read).is_empty();
-        let world = World { quiet, starts: cut.starts, snapshot, max_ids: self.args.max_ids };
+        let counts = workflows.as_deref().map(count);
+        let quiet = cut.ends == bounds.ends
+            && snapshot.progress.backlog(&read).is_empty()
+            && counts.is_none_or(|counts| counts.open == 0);
+        let expected = match self.args.supervision.supervise {
+            Supervise::All => Expected::All,
+            Supervise::Exceptions => Expected::Exceptions,
+        };
+        let world = World {
+            quiet,
+            starts: cut.starts,
+            snapshot,
+            max_ids: self.args.max_ids,
+            workflows: counts.map(|counts| (counts, expected)),
+        };
         Ok(audit(&ledger, &world))
+    }
+
+    /// How the workflows stand; `None` when nobody asked.
+    async fn workflows(&self) -> anyhow::Result<Option<Vec<(OrderId, Workflow)>>> {
+        let Some(supervisor) = &self.supervisor else { return Ok(None) };
+        self.indicator.say("reading the workflows");
+        supervision::read(supervisor).await.map(Some)
     }
 
     /// Runs `ask` on a thread that may block, with a connection that is made when there is none.
@@ -184,6 +225,11 @@ fn read_topics(
     let mut ledger = Ledger::with_capacity(usize::try_from(records)?, since_ms.is_some());
     let behind_last = topics.read(&starts, &cut.ends, &mut ledger, indicator)?;
     Ok(Reading { ledger, cut, behind_last })
+}
+
+fn count(workflows: &[(OrderId, Workflow)]) -> Counts {
+    let open = workflows.iter().filter(|(_, stands)| *stands == Workflow::Open).count() as u64;
+    Counts { open, closed: workflows.len() as u64 - open }
 }
 
 fn print(report: &Report, json: bool) -> anyhow::Result<()> {

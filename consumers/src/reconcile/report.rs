@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::rules::Kind;
+use super::supervision::Counts;
 
 /// The result of an audit.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -35,6 +36,9 @@ pub(super) struct Report {
     pub(super) outcomes: BTreeMap<&'static str, u64>,
     pub(super) events: Vec<EventRow>,
     pub(super) rows: Vec<StateRow>,
+    /// Workflows, when they were looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workflows: Option<Counts>,
     /// Captured and not refunded.
     pub(super) captured_cents: i64,
     pub(super) records: u64,
@@ -151,7 +155,11 @@ impl Report {
             writeln!(text, "\n{}: {} ({})", finding.kind.as_str(), finding.what, finding.count)?;
             write_ids(text, &finding.ids, finding.count)?;
         }
-        writeln!(text, "\n{}", self.verdict())
+        writeln!(text)?;
+        if let Some(Counts { closed, open }) = self.workflows {
+            writeln!(text, "workflows closed={closed} open={open}")?;
+        }
+        writeln!(text, "{}", self.verdict())
     }
 
     fn write_remarks(&self, text: &mut String) -> std::fmt::Result {

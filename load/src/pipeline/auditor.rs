@@ -24,7 +24,16 @@ pub struct Audit {
     pub quiet: bool,
     /// Final orders by status.
     pub outcomes: BTreeMap<String, u64>,
+    /// Workflows of the orders, where they were looked at.
+    pub workflows: Option<Workflows>,
     pub findings: Vec<Finding>,
+}
+
+/// Workflows in Temporal.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Workflows {
+    pub closed: u64,
+    pub open: u64,
 }
 
 /// A rule that is broken.
@@ -53,7 +62,10 @@ impl Pipeline {
     /// Waits until every order has come to its end, at most `patience`, and audits.
     pub async fn audit(&self, patience: Duration) -> anyhow::Result<Audit> {
         let wait = format!("{}s", patience.as_secs());
-        let output = self.try_tool(&["reconcile", "--json", "--wait", &wait]).await?;
+        let arguments = ["reconcile", "--json", "--wait", &wait, "--workflows"];
+        // Workflows are looked at where there are any.
+        let arguments = &arguments[..arguments.len() - usize::from(!self.supervised)];
+        let output = self.try_tool(arguments).await?;
         serde_json::from_slice(&output.stdout).with_context(|| {
             let complaint = String::from_utf8_lossy(&output.stderr);
             format!(
@@ -69,6 +81,7 @@ impl Pipeline {
         let output = self
             .command(&self.binaries.consumer)
             .args(["reconcile", "--wait", &wait])
+            .args(self.supervised.then_some("--workflows"))
             .stderr(std::process::Stdio::inherit())
             .output()
             .await

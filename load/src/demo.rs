@@ -28,7 +28,8 @@ use crate::process::Process;
 
 /// How long orders may take after the last one was accepted, before the demo gives up: far beyond a healthy second.
 const FINAL_PATIENCE: Duration = Duration::from_secs(120);
-const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
+/// Temporal's development server closes some tens of workflows a second.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(600);
 /// Every 33rd order is cancelled right after it was accepted.
 const CANCEL_EVERY: u64 = 33;
 /// How often it is asked whether the programs are still there while people look around.
@@ -148,14 +149,14 @@ struct Show<'a> {
 impl Show<'_> {
     /// Returns after the verdict with `--once`, and never otherwise unless something breaks.
     async fn run(&mut self, stack: &Stack) -> anyhow::Result<()> {
-        let pipeline = Pipeline::documented(stack)?;
+        let pipeline = Pipeline::documented(stack)?.supervised(stack)?;
         say("tables, topics, stock");
         pipeline.set_up(Setup::default()).await?;
         let client = self.start(&pipeline).await?;
         let mut summary = self.place(&pipeline, &client).await?;
 
         let (report, is_good) = pipeline.audit_for_people(AUDIT_PATIENCE).await?;
-        let (report, verdict) = split_last_line(&report)?;
+        let (report, verdict) = split_verdict(&report)?;
         summary.measure(&mut pipeline.tables().await?, &self.programs[1]).await?;
         summary.print(report, verdict)?;
         self.verdict = Some(is_good);
@@ -163,13 +164,17 @@ impl Show<'_> {
     }
 
     async fn start(&mut self, pipeline: &Pipeline) -> anyhow::Result<Client> {
-        let [api, producer_admin, consumer_admin] = match self.args.ports {
-            PortChoice::Default => [8080, 9101, 9102].map(|port| ([127, 0, 0, 1], port).into()),
+        let [api, producer_admin, consumer_admin, worker_admin, temporal] = match self.args.ports {
+            PortChoice::Default => {
+                [8080, 9101, 9102, 9103, 9104].map(|port| ([127, 0, 0, 1], port).into())
+            }
             PortChoice::Free => free_addresses()?,
         };
-        say("order-producer and order-consumer");
+        say("order-producer, order-consumer and its worker");
         self.programs.push(Process::start(pipeline.producer(api, producer_admin))?);
         self.programs.push(Process::start(pipeline.stages("consumer", &[], consumer_admin))?);
+        let worker = pipeline.worker("worker", worker_admin, temporal);
+        self.programs.push(Process::start(worker)?);
         for program in &mut self.programs {
             program.ready(READY_PATIENCE).await?;
         }
@@ -224,9 +229,10 @@ async fn final_orders(tables: &mut crate::pipeline::Tables) -> anyhow::Result<u6
     Ok(orders.unsigned_abs())
 }
 
-fn split_last_line(report: &str) -> anyhow::Result<(&str, &str)> {
+/// The report, and its last lines: the workflows and the verdict.
+fn split_verdict(report: &str) -> anyhow::Result<(&str, &str)> {
     let report = report.trim_end();
-    let (rest, last) = report.rsplit_once('\n').unwrap_or(("", report));
+    let (rest, last) = report.rsplit_once("\n\n").unwrap_or(("", report));
     anyhow::ensure!(last.contains("reconciled:"), "the auditor came to no verdict: {last}");
     Ok((rest, last))
 }

@@ -30,6 +30,8 @@ use crate::process::{Process, Spec};
 
 /// Names the file that holds the URL of the database, which itself is a secret.
 const URL_FILE_VARIABLE: &str = "DATABASE_URL_FILE";
+/// Names Temporal, as for every Temporal client.
+const TEMPORAL_VARIABLE: &str = "TEMPORAL_ADDRESS";
 
 /// A cold start on two busy cores takes a few seconds; a killed group member is missed for its session on top.
 pub const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +48,8 @@ pub struct Pipeline {
     environment: Vec<(String, String)>,
     directory: PathBuf,
     own_group: bool,
+    /// Whether orders have workflows in Temporal.
+    supervised: bool,
 }
 
 /// A producer at work, and how to talk to it.
@@ -138,7 +142,19 @@ impl Pipeline {
             environment: environment.map(|(name, value)| (name.to_owned(), value)).to_vec(),
             directory,
             own_group,
+            supervised: false,
         })
+    }
+
+    /// The same with workflows for its orders, on a task queue of its own. Needs a stack with Temporal.
+    pub fn supervised(mut self, stack: &Stack) -> anyhow::Result<Self> {
+        let address = stack.env()?.into_iter().find(|(name, _)| *name == TEMPORAL_VARIABLE);
+        let (_, address) = address.context("this stack has no Temporal")?;
+        self.environment.push((TEMPORAL_VARIABLE.to_owned(), address));
+        let task_queue = format!("{}orders", self.prefix);
+        self.environment.push(("TEMPORAL_TASK_QUEUE".to_owned(), task_queue));
+        self.supervised = true;
+        Ok(self)
     }
 
     pub fn brokers(&self) -> &str {
@@ -232,7 +248,8 @@ impl Pipeline {
         spec.arguments(["serve", "--listen", &addresses[0], "--admin-listen", &addresses[1]])
     }
 
-    /// How to start order-consumer with `stages`; with all of them when none is named.
+    /// How to start order-consumer with `stages`; with all of them when none is named, but for the one that signals
+    /// Temporal where orders have no workflows.
     pub fn stages(&self, name: &str, stages: &[&str], admin: SocketAddr) -> Spec {
         let address = admin.to_string();
         let spec = self.spec(name, &self.binaries.consumer, admin).arguments([
@@ -241,9 +258,23 @@ impl Pipeline {
             &address,
         ]);
         match stages {
-            [] => spec.arguments(["--all"]),
+            [] if self.supervised => spec.arguments(["--all"]),
+            [] => spec.arguments(["--all", "--except", "workflow"]),
             stages => spec.arguments(stages.iter().flat_map(|stage| ["--stage", *stage])),
         }
+    }
+
+    /// How to start the worker of the orders' workflows.
+    pub fn worker(&self, name: &str, admin: SocketAddr, metrics: SocketAddr) -> Spec {
+        let addresses = [admin.to_string(), metrics.to_string()];
+        let spec = self.spec(name, &self.binaries.consumer, admin);
+        spec.arguments([
+            "worker",
+            "--admin-listen",
+            &addresses[0],
+            "--temporal-metrics-address",
+            &addresses[1],
+        ])
     }
 
     fn spec(&self, name: &str, program: &Path, admin: SocketAddr) -> Spec {
@@ -271,6 +302,18 @@ impl Pipeline {
         };
         producer.process.ready(READY_PATIENCE).await?;
         Ok(producer)
+    }
+
+    /// Starts a worker on free ports and waits until it is ready.
+    pub async fn start_worker(
+        &self,
+        name: &str,
+        change: impl FnOnce(Spec) -> Spec,
+    ) -> anyhow::Result<Process> {
+        let [admin, metrics] = free_addresses()?;
+        let mut process = Process::start(change(self.worker(name, admin, metrics)))?;
+        process.ready(READY_PATIENCE).await?;
+        Ok(process)
     }
 
     /// Starts stages on a free port and waits until they are ready.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -130,6 +130,20 @@ impl<'a> Records<'a> {
         Ok(())
     }
 
+    /// Makes `group`, which must have no members, stand at `offset` in each partition of `topic`, as an operator's tool would.
+    pub async fn move_group(
+        &self,
+        group: &str,
+        topic: Topic,
+        offset: Offset,
+    ) -> anyhow::Result<()> {
+        let name = self.pipeline.prefix().topic(topic);
+        let mut config = client(self.pipeline);
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        let moved = tokio::task::spawn_blocking(move || move_group(&config, &name, offset));
+        moved.await.context("the thread that moves the group ended early")?
+    }
+
     /// Removes `topic` itself.
     pub async fn delete_topic(&self, topic: Topic) -> anyhow::Result<()> {
         let name = self.pipeline.prefix().topic(topic);
@@ -188,6 +202,24 @@ fn read_all(config: &ClientConfig, topic: &str) -> anyhow::Result<Vec<Record>> {
         }
     }
     Ok(records)
+}
+
+fn move_group(config: &ClientConfig, topic: &str, offset: Offset) -> anyhow::Result<()> {
+    let consumer: BaseConsumer = config.create().context("create a Kafka consumer")?;
+    let metadata =
+        consumer.fetch_metadata(Some(topic), BROKER_PATIENCE).context("ask for partitions")?;
+    let found = metadata.topics().first().with_context(|| format!("{topic} does not exist"))?;
+    let mut offsets = TopicPartitionList::new();
+    for partition in found.partitions() {
+        let (start, end) = consumer.fetch_watermarks(topic, partition.id(), BROKER_PATIENCE)?;
+        let place = match offset {
+            Offset::Beginning => start,
+            Offset::End => end,
+            other => bail!("{other:?} is neither the beginning nor the end"),
+        };
+        offsets.add_partition_offset(topic, partition.id(), Offset::Offset(place))?;
+    }
+    consumer.commit(&offsets, CommitMode::Sync).with_context(|| format!("move a group of {topic}"))
 }
 
 fn owned(message: &BorrowedMessage<'_>) -> Record {

@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use consumers::stages::{CATALOGUE, Entry};
+use load::eventually::eventually;
 use load::orders::Run;
 use load::pipeline::{READY_PATIENCE, STOP_PATIENCE};
 use load::process::{Process, Signal};
@@ -52,6 +53,40 @@ async fn a_stage_killed_at_any_step_loses_and_doubles_nothing() {
             stopped.unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn what_was_not_committed_was_not_told() {
+    let world = World::new("untold", SETUP).await;
+    let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
+    producer.client.place_all(plain_orders(100, 7), &run(0), |_| ()).await.unwrap();
+    let records = Records::of(&world.pipeline).unwrap();
+    let mut stages = Vec::new();
+    // In the order in which they hear of an order.
+    for name in ["inventory", "payment", "shipping"] {
+        let stage = consumers::stages::find(name).unwrap();
+        let output = stage.output.unwrap();
+
+        let mut process = launch(&world, stage, "before_commit");
+        killed_by_itself(&mut process).await;
+
+        let told = records.read(output).await.unwrap();
+        assert!(told.is_empty(), "{name} told {} decisions and committed none", told.len());
+        process
+            .start_again(|spec| spec.environment.retain(|(name, _)| name != "CRASH_AT"))
+            .unwrap();
+        eventually(DEATH_PATIENCE, "the stage tells something", async || {
+            let told = records.read(output).await?;
+            anyhow::ensure!(!told.is_empty(), "nothing yet");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        stages.push(process);
+    }
+    stages.push(world.stages(&["order"]).await);
+
+    world.expect_reconciled(100).await;
 }
 
 fn launch(world: &World, stage: &Entry, point: &str) -> Process {
@@ -116,7 +151,7 @@ async fn a_producer_killed_under_load_keeps_every_order_it_answered_for() {
     let killing = async {
         for _ in 0..3 {
             let seen = created(&producer.process).await;
-            load::eventually::eventually(DEATH_PATIENCE, "orders come in", async || {
+            eventually(DEATH_PATIENCE, "orders come in", async || {
                 let now = created(&producer.process).await;
                 anyhow::ensure!(now >= seen + 50.0, "{now} orders");
                 Ok(())

@@ -4,6 +4,7 @@
 //! - `life`: what happens to orders when nothing goes wrong
 //! - `repeats`: facts told again
 //! - `crashes`: processes killed at every step
+//! - `offsets`: where reading begins
 //! - `poison`: records that can never be applied
 //! - `replay`: dead letters corrected, replayed, given up
 //! - `stock`: promising only what is there
@@ -17,6 +18,7 @@ mod events;
 mod life;
 mod repeats;
 mod crashes;
+mod offsets;
 mod poison;
 mod replay;
 mod stock;

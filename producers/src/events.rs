@@ -38,7 +38,8 @@ impl OrdersTopic {
         let key = event.order_id.0.as_hyphenated().encode_lower(&mut text).as_bytes();
         let headers: Vec<(&str, Option<&[u8]>)> =
             event.headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
-        batch.add(&Record { topic: &self.0, key, value: &event.value, headers: &headers })
+        let (key, value) = (Some(key), Some(event.value.as_slice()));
+        batch.add(&Record { topic: &self.0, key, value, headers: &headers })
     }
 }
 

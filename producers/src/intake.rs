@@ -247,7 +247,9 @@ fn refusal(error: &PublishError) -> Refusal {
     match error {
         PublishError::Overloaded => Refusal::Overloaded,
         // A broker that refuses (no topic, no permission) needs an operator; for the client it is not settled.
-        PublishError::Refused(_) | PublishError::Unknown(_) => Refusal::Unknown,
+        PublishError::Unfit(_) | PublishError::Refused(_) | PublishError::Unknown(_) => {
+            Refusal::Unknown
+        }
     }
 }
 

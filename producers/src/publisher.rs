@@ -50,10 +50,10 @@ impl Default for PublisherSettings {
 pub struct Record<'a> {
     /// Name of the topic on the broker.
     pub topic: &'a str,
-    /// The key; it decides the partition.
-    pub key: &'a [u8],
+    /// The key; it decides the partition. Without one, chance does.
+    pub key: Option<&'a [u8]>,
     /// The value.
-    pub value: &'a [u8],
+    pub value: Option<&'a [u8]>,
     /// Names and values of the headers; `None` is a header without a value.
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
@@ -64,7 +64,10 @@ pub enum PublishError {
     /// The queue is full; the record was not taken.
     #[error("the publisher's queue is full")]
     Overloaded,
-    /// The record can never be written (too large, no such topic, not allowed); it was not.
+    /// The record breaks the limits of its topic (its size, its form); it was not written, and never will be.
+    #[error("the topic does not take such a record: {0}")]
+    Unfit(String),
+    /// The broker refuses whatever is sent there (no such topic, not allowed); the record was not written.
     #[error("the broker's rules refuse the record: {0}")]
     Refused(String),
     /// It may or may not have been written.
@@ -187,10 +190,10 @@ impl Batch {
         let index = self.records;
         let delivery = Box::new(Delivery { batch: self.state.clone(), index });
         self.state.outstanding.fetch_add(1, Ordering::Relaxed);
-        let message = BaseRecord::with_opaque_to(record.topic, delivery)
-            .key(record.key)
-            .payload(record.value)
-            .headers(headers);
+        let mut message: BaseRecord<'_, [u8], [u8], _> =
+            BaseRecord::with_opaque_to(record.topic, delivery).headers(headers);
+        message.key = record.key;
+        message.payload = record.value;
         match self.producer.send(message) {
             Ok(()) => {
                 self.records += 1;
@@ -231,16 +234,18 @@ impl PublishError {
     fn at_hand_over(error: &KafkaError) -> Self {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => Self::Overloaded,
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => Self::Unfit(error.to_string()),
             _ => Self::Refused(error.to_string()),
         }
     }
 
     fn in_report(error: &KafkaError) -> Self {
         match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord) => {
+                Self::Unfit(error.to_string())
+            }
             Some(
-                RDKafkaErrorCode::MessageSizeTooLarge
-                | RDKafkaErrorCode::InvalidRecord
-                | RDKafkaErrorCode::TopicAuthorizationFailed
+                RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownTopicOrPartition,
             ) => Self::Refused(error.to_string()),

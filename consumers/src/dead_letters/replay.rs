@@ -253,8 +253,8 @@ impl Replay<'_> {
                 .collect();
             let added = batch.add(&Record {
                 topic: &record.topic,
-                key: &record.key,
-                value: &record.value,
+                key: Some(&record.key),
+                value: Some(&record.value),
                 headers: &headers,
             });
             match added {

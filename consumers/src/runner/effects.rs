@@ -24,8 +24,8 @@ pub(crate) struct Outgoing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OutgoingRecord {
     pub(crate) topic: String,
-    pub(crate) key: Vec<u8>,
-    pub(crate) value: Vec<u8>,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -55,8 +55,8 @@ pub(crate) fn records(
             *number += 1;
             OutgoingRecord {
                 topic: prefix.topic(event_type.topic()),
-                key: effect.event.order_id().to_string().into_bytes(),
-                value: effect.event.to_json(),
+                key: Some(effect.event.order_id().to_string().into_bytes()),
+                value: Some(effect.event.to_json()),
                 headers: envelope
                     .headers()
                     .into_iter()
@@ -95,7 +95,12 @@ impl OutgoingRecord {
     pub(crate) fn with_record<T>(&self, send: impl FnOnce(&Record<'_>) -> T) -> T {
         let headers: Vec<(&str, Option<&[u8]>)> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-        send(&Record { topic: &self.topic, key: &self.key, value: &self.value, headers: &headers })
+        send(&Record {
+            topic: &self.topic,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: &headers,
+        })
     }
 }
 
@@ -109,12 +114,13 @@ mod tests {
     fn the_outbox_gives_back_what_was_put_in() {
         let record = OutgoingRecord {
             topic: "inventory".to_owned(),
-            key: b"k".to_vec(),
-            value: vec![0, 255, 1],
+            key: Some(b"k".to_vec()),
+            value: Some(vec![0, 255, 1]),
             headers: vec![("ce_id".to_owned(), Some(b"x".to_vec())), ("empty".to_owned(), None)],
         };
+        let bare = OutgoingRecord { key: None, value: Some(Vec::new()), ..record.clone() };
         let message = Message { order_id: OrderId::fresh(), body: vec![0, 1] };
-        let outgoing = Outgoing { records: vec![record], messages: vec![message] };
+        let outgoing = Outgoing { records: vec![record, bare], messages: vec![message] };
 
         let read = decode(&encode(&outgoing).unwrap()).unwrap();
 

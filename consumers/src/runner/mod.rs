@@ -27,6 +27,7 @@ mod source;
 mod tell;
 mod reader;
 mod callbacks;
+mod dead_letter_copy;
 mod transaction;
 mod window;
 

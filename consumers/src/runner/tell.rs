@@ -1,5 +1,9 @@
 //! Gets the effects of a batch out, however often that takes: ids stay the same, so telling twice is harmless.
+//!
+//! A copy of a dead letter that its topic does not take goes without its bytes, which are in its row. Nothing else is ever
+//! changed or left out.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +11,13 @@ use producers::publisher::{PublishError, Publisher};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::dead_letter_copy::without_bytes;
 use super::effects::{Outgoing, OutgoingRecord};
 use super::metrics::StageMetrics;
 use crate::stage::Outlet;
+
+/// Records that are not known to be out, by their number.
+type Failed = Vec<(usize, PublishError)>;
 
 /// Tells what a stage decided.
 #[derive(Clone)]
@@ -30,11 +38,21 @@ impl Teller {
         mut backoff: Backoff,
     ) -> bool {
         let Outgoing { records, mut messages } = outgoing;
-        if revoked.is_cancelled() {
-            return false;
-        }
-        while let Err(error) = publish(&self.publisher, &records).await {
-            if !self.pause(&error, revoked, &mut backoff).await {
+        let mut shortened: HashMap<usize, OutgoingRecord> = HashMap::new();
+        loop {
+            if revoked.is_cancelled() {
+                return false;
+            }
+            let Err(failed) = publish(&self.publisher, &records, &shortened).await else { break };
+            if shorten(&records, &failed, &mut shortened) {
+                tracing::warn!(
+                    stage = self.stage,
+                    error = %failed[0].1,
+                    "the topic of dead letters does not take a copy; it goes without its bytes, which are in dead_letters"
+                );
+                continue;
+            }
+            if !self.pause(&failed[0].1, revoked, &mut backoff).await {
                 return false;
             }
         }
@@ -77,9 +95,38 @@ impl Teller {
     }
 }
 
-async fn publish(publisher: &Publisher, records: &[OutgoingRecord]) -> Result<(), PublishError> {
+/// Takes the bytes out of copies that were refused; `false` when there is none left to be taken.
+fn shorten(
+    records: &[OutgoingRecord],
+    failed: &Failed,
+    shortened: &mut HashMap<usize, OutgoingRecord>,
+) -> bool {
+    let before = shortened.len();
+    for (number, error) in failed {
+        if is_unfit(error)
+            && !shortened.contains_key(number)
+            && let Some(short) = without_bytes(&records[*number])
+        {
+            shortened.insert(*number, short);
+        }
+    }
+    shortened.len() > before
+}
+
+fn is_unfit(error: &PublishError) -> bool {
+    matches!(error, PublishError::Unfit(_))
+}
+
+async fn publish(
+    publisher: &Publisher,
+    records: &[OutgoingRecord],
+    shortened: &HashMap<usize, OutgoingRecord>,
+) -> Result<(), Failed> {
     let mut batch = publisher.batch();
-    for record in records {
+    // Number of the batch's first record.
+    let mut start = 0;
+    for (number, record) in records.iter().enumerate() {
+        let record = shortened.get(&number).unwrap_or(record);
         loop {
             match record.with_record(|record| batch.add(record)) {
                 Ok(()) => break,
@@ -89,18 +136,19 @@ async fn publish(publisher: &Publisher, records: &[OutgoingRecord]) -> Result<()
                     if full.is_empty() {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
-                    full.acknowledged().await.map_err(first)?;
+                    full.acknowledged().await.map_err(|failed| numbered(failed, start))?;
+                    start = number;
                 }
                 Err(error) => {
                     batch.acknowledged().await.ok();
-                    return Err(error);
+                    return Err(vec![(number, error)]);
                 }
             }
         }
     }
-    batch.acknowledged().await.map_err(first)
+    batch.acknowledged().await.map_err(|failed| numbered(failed, start))
 }
 
-fn first(mut failed: Vec<(usize, PublishError)>) -> PublishError {
-    failed.swap_remove(0).1
+fn numbered(failed: Failed, start: usize) -> Failed {
+    failed.into_iter().map(|(number, error)| (start + number, error)).collect()
 }

@@ -5,13 +5,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use schemas::{OrderId, Timestamp, Topic, TopicPrefix};
+use schemas::{OrderId, Timestamp, TopicPrefix};
 use sqlx::{Connection, PgConnection};
 use telemetry::crash_point::crash_point;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batch::Batch;
+use super::dead_letter_copy;
 use super::effects::{self, Outgoing, OutgoingRecord};
 use super::intake::{Intake, Refused};
 use super::progress::Partition;
@@ -238,51 +239,12 @@ impl<S: Stage> Attempt<'_, S> {
         if let Some(order) = refused.order_id {
             dead_letters::park(db, S::NAME, order, id).await?;
         }
-        outgoing.push(dead_letter_record(S::NAME, self.prefix, &letter));
+        outgoing.push(dead_letter_copy::of(S::NAME, self.prefix, &letter));
         Ok(())
     }
 
     fn records(&self, events: &[Received]) -> Vec<usize> {
         events.iter().map(|event| event.record).collect()
-    }
-}
-
-/// Largest copy, in bytes; the topic of dead letters takes records of 2 MiB. What is larger would be refused for ever, and
-/// everything behind it would wait.
-const LARGEST_COPY: usize = 1_500_000;
-
-/// The copy that goes to the topic of dead letters: the original bytes and headers, and where they came from. The row in
-/// `dead_letters` has the bytes in any case.
-fn dead_letter_record(
-    stage: &str,
-    prefix: &TopicPrefix,
-    letter: &dead_letters::DeadLetter<'_>,
-) -> OutgoingRecord {
-    let mut headers: Vec<(String, Option<Vec<u8>>)> =
-        letter.header_names.iter().cloned().zip(letter.header_values.iter().cloned()).collect();
-    let (mut key, mut value) = (letter.key.unwrap_or_default(), letter.value.unwrap_or_default());
-    let header_bytes =
-        |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
-    let bytes = key.len() + value.len() + headers.iter().map(header_bytes).sum::<usize>();
-    if bytes > LARGEST_COPY {
-        (key, value) = (&[], &[]);
-        headers = vec![("dlq-omitted-bytes".to_owned(), Some(bytes.to_string().into_bytes()))];
-    }
-    let ours = [
-        ("dlq-stage", stage.to_owned()),
-        ("dlq-code", letter.code.to_owned()),
-        ("dlq-original-topic", letter.topic.to_owned()),
-        ("dlq-original-partition", letter.partition.to_string()),
-        ("dlq-original-offset", letter.offset.to_string()),
-        ("dlq-original-timestamp", letter.timestamp_ms.to_string()),
-        ("dlq-consumer-group", prefix.group(stage)),
-    ];
-    headers.extend(ours.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))));
-    OutgoingRecord {
-        topic: prefix.topic(Topic::DeadLetters),
-        key: key.to_vec(),
-        value: value.to_vec(),
-        headers,
     }
 }
 

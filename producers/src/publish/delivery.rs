@@ -75,7 +75,9 @@ impl Delivery {
         again.extend_from_slice(&events[taken..]);
         let error = failed.into_iter().map(|(_, error)| error).next().or(full);
         match error {
-            Some(error @ PublishError::Refused(_)) => Err(Undelivered(error.to_string())),
+            Some(error @ (PublishError::Unfit(_) | PublishError::Refused(_))) => {
+                Err(Undelivered(error.to_string()))
+            }
             error => Ok((again, error)),
         }
     }

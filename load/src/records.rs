@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
@@ -144,6 +144,32 @@ impl<'a> Records<'a> {
         moved.await.context("the thread that moves the group ended early")?
     }
 
+    /// Makes `topic` refuse batches of more than `bytes`, as whoever made it may have decided.
+    pub async fn limit(&self, topic: Topic, bytes: u32) -> anyhow::Result<()> {
+        let name = self.pipeline.prefix().topic(topic);
+        let bytes = bytes.to_string();
+        let admin: AdminClient<DefaultClientContext> =
+            client(self.pipeline).create().context("create a Kafka admin client")?;
+        let options = AdminOptions::new().operation_timeout(Some(BROKER_PATIENCE));
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
+        let results = admin
+            .alter_configs([&change.set("max.message.bytes", &bytes)], &options)
+            .await
+            .with_context(|| format!("limit {name}"))?;
+        for result in results {
+            result.map_err(|(_, error)| anyhow::anyhow!("limit {name}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Offsets that the partitions of `topic` have given out, all together.
+    pub async fn offsets(&self, topic: Topic) -> anyhow::Result<i64> {
+        let name = self.pipeline.prefix().topic(topic);
+        let config = client(self.pipeline);
+        let counted = tokio::task::spawn_blocking(move || sum_of_ends(&config, &name));
+        counted.await.context("the thread that asks for offsets ended early")?
+    }
+
     /// Removes `topic` itself.
     pub async fn delete_topic(&self, topic: Topic) -> anyhow::Result<()> {
         let name = self.pipeline.prefix().topic(topic);
@@ -202,6 +228,18 @@ fn read_all(config: &ClientConfig, topic: &str) -> anyhow::Result<Vec<Record>> {
         }
     }
     Ok(records)
+}
+
+fn sum_of_ends(config: &ClientConfig, topic: &str) -> anyhow::Result<i64> {
+    let consumer: BaseConsumer = config.create().context("create a Kafka consumer")?;
+    let metadata =
+        consumer.fetch_metadata(Some(topic), BROKER_PATIENCE).context("ask for partitions")?;
+    let found = metadata.topics().first().with_context(|| format!("{topic} does not exist"))?;
+    let mut sum = 0;
+    for partition in found.partitions() {
+        sum += consumer.fetch_watermarks(topic, partition.id(), BROKER_PATIENCE)?.1;
+    }
+    Ok(sum)
 }
 
 fn move_group(config: &ClientConfig, topic: &str, offset: Offset) -> anyhow::Result<()> {

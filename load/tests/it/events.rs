@@ -2,6 +2,7 @@
 
 use load::records::Record;
 use producers::request::OrderRequest;
+use rand::Rng as _;
 use schemas::orders::CancelRequested;
 use schemas::{Envelope, Event, EventId, OrderId, Timestamp};
 
@@ -27,6 +28,13 @@ pub(crate) fn edited(record: Record, from: &str, to: &str) -> Record {
     let text = String::from_utf8(record.value.clone().unwrap()).unwrap();
     assert!(text.contains(from), "{text}");
     Record { value: Some(text.replacen(from, to, 1).into_bytes()), ..record }
+}
+
+/// Bytes that no compression makes smaller.
+pub(crate) fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    rand::rng().fill_bytes(&mut noise);
+    noise
 }
 
 /// The order that a record's key names, when it names one.

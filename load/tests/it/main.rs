@@ -6,6 +6,7 @@
 //! - `crashes`: processes killed at every step
 //! - `offsets`: where reading begins
 //! - `poison`: records that can never be applied
+//! - `copies`: the topic of dead letters as somebody else made it
 //! - `replay`: dead letters corrected, replayed, given up
 //! - `stock`: promising only what is there
 //! - `outside`: gateways and carriers that lose their answers
@@ -20,6 +21,7 @@ mod repeats;
 mod crashes;
 mod offsets;
 mod poison;
+mod copies;
 mod replay;
 mod stock;
 mod outside;

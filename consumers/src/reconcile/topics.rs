@@ -59,6 +59,8 @@ impl Topics {
             .set("queued.max.messages.kbytes", "8192")
             .set("queued.min.messages", "10000")
             .set("fetch.max.bytes", "8388608")
+            // Whatever a stage can read, and a batch that expands to many times its size with it.
+            .set("receive.message.max.bytes", "536870912")
             .set("fetch.queue.backoff.ms", "10")
             .create()
             .context("setting up a Kafka consumer")?;

@@ -26,6 +26,8 @@ use crate::stage::SourcePartition;
 
 /// Statistics of the client library: ends of logs.
 const STATISTICS_EVERY_MS: &str = "1000";
+/// As much as a process can hold for a moment.
+const LARGEST_EXPANDED: &str = "536870912";
 /// How long a broker may take to say where a log starts and ends.
 pub(crate) const BROKER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -103,6 +105,9 @@ impl Source {
             .set("fetch.message.max.bytes", "1048576")
             // Large responses are held whole while they are read: a third of this process' memory, for no speed.
             .set("fetch.max.bytes", "2097152")
+            // Also the most that a compressed batch may expand to. At the default of 100 MB one batch of a few kilobytes
+            // would stop the partition for ever; nothing is taken that does not come.
+            .set("receive.message.max.bytes", LARGEST_EXPANDED)
             .set("statistics.interval.ms", STATISTICS_EVERY_MS);
         let consumer = BaseConsumer::from_config_and_context(&config, Callbacks::default())
             .context("creating the Kafka consumer; check the Kafka settings")?;

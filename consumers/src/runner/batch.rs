@@ -17,6 +17,8 @@ pub(crate) struct Chunk {
     arena: Vec<u8>,
     records: Vec<Span>,
     headers: Vec<HeaderSpan>,
+    /// The offset up to which there is nothing more to deliver, where it is beyond the last record.
+    passed: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -50,12 +52,17 @@ pub(crate) struct Batch {
 }
 
 impl Chunk {
+    /// No records: what lies before `next_offset` are markers of transactions and what they took back.
+    pub(crate) fn passing(next_offset: i64) -> Self {
+        Self { passed: Some(next_offset), ..Self::default() }
+    }
+
     pub(crate) fn push(&mut self, message: &BorrowedMessage<'_>) {
         let first_header = index(self.headers.len());
         if let Some(headers) = message.headers() {
             for number in 0..headers.count() {
-                // rdkafka 0.39 panics on a header name that is not UTF-8; such a record must become a dead letter
-                // and not the end of the process.
+                // rdkafka 0.39 panics on a header name that is not UTF-8; one header that means nothing here must
+                // not be the end of the process.
                 let header = catch_unwind(AssertUnwindSafe(|| headers.try_get(number)));
                 let (name, value) = match &header {
                     Ok(Some(header)) => (header.key.as_bytes(), header.value),
@@ -102,6 +109,11 @@ impl Chunk {
     /// Broker's time of the first record, in milliseconds since the epoch.
     pub(crate) fn first_timestamp_ms(&self) -> Option<i64> {
         self.records.first().map(|span| span.timestamp_ms)
+    }
+
+    /// Offset after everything this chunk stands for.
+    fn next_offset(&self) -> Option<i64> {
+        self.passed.or_else(|| Some(self.records.last()?.offset + 1))
     }
 
     fn store(&mut self, bytes: &[u8]) -> Range<u32> {
@@ -153,10 +165,9 @@ impl Batch {
         panic!("record {number} is not in a batch of {}", self.records)
     }
 
-    /// Offset after the last record.
+    /// Offset after the batch.
     pub(crate) fn next_offset(&self) -> Option<i64> {
-        let last = self.chunks.last()?.records.last()?;
-        Some(last.offset + 1)
+        self.chunks.last()?.next_offset()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A consumer at work: what it owns, what it reads, how it answers the group, and how it waits when lanes are full.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ pub(crate) struct Reader<'a> {
     source: &'a Source,
     consumer: &'a BaseConsumer<Callbacks>,
     partitions: HashMap<(Topic, i32), Reading>,
+    /// Whatever this consumer was ever given.
+    known: HashSet<(Topic, i32)>,
     revoked: CancellationToken,
     paused: Vec<Arc<Partition>>,
     /// An assignment that could not be claimed yet.
@@ -46,6 +48,8 @@ struct Reading {
     partition: Arc<Partition>,
     /// The next offset to come.
     expected: i64,
+    /// Whether the library's position is of this claim: it forgets that of an earlier one only some time after we did.
+    positioned: bool,
     /// Last time something was read or the log had nothing new.
     alive: Instant,
 }
@@ -56,6 +60,7 @@ impl<'a> Reader<'a> {
             source,
             consumer,
             partitions: HashMap::new(),
+            known: HashSet::new(),
             revoked: CancellationToken::new(),
             paused: Vec::new(),
             waiting: None,
@@ -92,10 +97,14 @@ impl<'a> Reader<'a> {
     fn round(&mut self) -> anyhow::Result<bool> {
         let mut chunks: HashMap<(Topic, i32), Chunk> = HashMap::new();
         let mut last: Option<(String, Topic)> = None;
+        let mut idle = false;
         for number in 0..ROUND {
             let patience = if number == 0 { Duration::from_millis(50) } else { Duration::ZERO };
             let message = match self.consumer.poll(patience) {
-                None => break,
+                None => {
+                    idle = number == 0;
+                    break;
+                }
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
                     if !self.survives(&error)? {
@@ -124,6 +133,7 @@ impl<'a> Reader<'a> {
                 self.source.check_gap(self.consumer, &reading.partition, reading.expected)?;
             }
             reading.expected = message.offset() + 1;
+            reading.positioned = true;
             reading.alive = Instant::now();
             chunks.entry(key).or_default().push(&message);
         }
@@ -135,7 +145,42 @@ impl<'a> Reader<'a> {
                 self.source.queue.push(&reading.partition, chunk);
             }
         }
+        if idle {
+            self.pass_undelivered()?;
+        }
         Ok(true)
+    }
+
+    /// Markers of transactions, and the records of those that were aborted, take offsets and are never delivered. Progress
+    /// passes them as the library does, or a log that ends with them would look like lag for ever.
+    fn pass_undelivered(&mut self) -> anyhow::Result<()> {
+        let behind = |reading: &Reading| {
+            !reading.positioned
+                || reading.partition.end_offset().is_some_and(|end| end > reading.expected)
+        };
+        if !self.partitions.values().any(behind) {
+            return Ok(());
+        }
+        let positions = self.consumer.position().context("asking how far the library is")?;
+        for element in positions.elements() {
+            let Some(role) = self.source.kafka.topic_prefix.role_of(element.topic()) else {
+                continue;
+            };
+            let Some(reading) = self.partitions.get_mut(&(role, element.partition())) else {
+                continue;
+            };
+            match element.offset() {
+                Offset::Offset(position) if reading.positioned && position > reading.expected => {
+                    reading.expected = position;
+                    reading.alive = Instant::now();
+                    reading.partition.heard_of_end(position);
+                    self.source.queue.push(&reading.partition, Chunk::passing(position));
+                }
+                Offset::Invalid => reading.positioned = true,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether the consumer goes on after `error`.
@@ -260,7 +305,12 @@ impl<'a> Reader<'a> {
                 Offset::Offset(partition.start()),
             )
             .context("naming the offset to start from")?;
-            let reading = Reading { expected: partition.start(), alive: Instant::now(), partition };
+            let reading = Reading {
+                expected: partition.start(),
+                positioned: self.known.insert((role, partition.number())),
+                alive: Instant::now(),
+                partition,
+            };
             self.partitions.insert((role, reading.partition.number()), reading);
         }
         let all: Vec<Arc<Partition>> =

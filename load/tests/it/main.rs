@@ -6,6 +6,7 @@
 //! - `crashes`: processes killed at every step
 //! - `offsets`: where reading begins
 //! - `poison`: records that can never be applied
+//! - `strange`: what clients other than ours may write
 //! - `copies`: the topic of dead letters as somebody else made it
 //! - `replay`: dead letters corrected, replayed, given up
 //! - `stock`: promising only what is there
@@ -21,6 +22,8 @@ mod repeats;
 mod crashes;
 mod offsets;
 mod poison;
+mod wire;
+mod strange;
 mod copies;
 mod replay;
 mod stock;

@@ -125,7 +125,7 @@ async fn when_the_queue_is_full_a_batch_is_refused_whole_or_line_by_line() {
     let (body, more) = (format!("{GOOD}\n").repeat(20), format!("{GOOD}\n").repeat(5));
     let first = async { send(&app, &body).await };
     let second = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        app.on_their_way(10).await;
         send(&app, &more).await
     };
     let (first, second) = tokio::join!(first, second);
@@ -146,7 +146,7 @@ async fn batches_in_memory_are_bounded() {
 
     let first = async { send(&app, GOOD).await };
     let second = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        app.on_their_way(1).await;
         send(&app, GOOD).await
     };
     let (first, second) = tokio::join!(first, second);

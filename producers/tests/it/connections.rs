@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use producers::api::Limits;
 use producers::server::ConnectionLimits;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{Answer, App, GOOD, Setting};
@@ -23,7 +23,7 @@ async fn connect(app: &App) -> TcpStream {
 }
 
 /// Everything the server says until it closes.
-async fn rest(stream: &mut TcpStream) -> String {
+async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut text)).await;
     // A reset is a way to close.
@@ -45,17 +45,24 @@ async fn a_client_that_dribbles_its_headers_is_closed_and_others_are_served() {
     let mut slow = connect(&app).await;
     let begun = Instant::now();
 
+    slow.write_all(b"POST /orders HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let (mut answer, mut request) = slow.split();
     let dribble = async {
-        slow.write_all(b"POST /orders HTTP/1.1\r\nhost: x\r\n").await.unwrap();
-        for n in 0..100 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            if slow.write_all(format!("x-{n}: y\r\n").as_bytes()).await.is_err() {
-                break;
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            pace.tick().await;
+            if request.write_all(b"x: y\r\n").await.is_err() {
+                std::future::pending::<()>().await;
             }
         }
-        rest(&mut slow).await
     };
-    tokio::join!(dribble, still_serves(&app));
+    let closed = async {
+        tokio::select! {
+            () = dribble => {}
+            _ = rest(&mut answer) => {}
+        }
+    };
+    tokio::join!(closed, still_serves(&app));
 
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }

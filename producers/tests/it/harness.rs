@@ -49,6 +49,7 @@ pub(crate) struct App {
     pub(crate) shutdown: Shutdown,
     pub(crate) served: JoinHandle<()>,
     pub(crate) readiness: Readiness,
+    publisher: Publisher,
     metrics: Arc<Metrics>,
 }
 
@@ -126,8 +127,9 @@ impl App {
         let kafka = Kafka::start();
         let mut metrics = Metrics::new("order-producer", "test");
         let http_metrics = Arc::new(HttpMetrics::register(metrics.registry()));
+        let publisher = Publisher::connect(&kafka.args(), &setting.publisher, "test").unwrap();
         let intake = Intake::new(
-            Publisher::connect(&kafka.args(), &setting.publisher, "test").unwrap(),
+            publisher.clone(),
             OrdersTopic::new(&TopicPrefix::default()),
             Memory::new(1_000, Duration::from_secs(60)),
             setting.reads.as_ref().map(|reads| Lookup::start(reads.pool.clone())),
@@ -148,7 +150,8 @@ impl App {
             || {},
         ));
         let http = reqwest::Client::new();
-        Self { kafka, address, http, shutdown, served, readiness, metrics: Arc::new(metrics) }
+        let metrics = Arc::new(metrics);
+        Self { kafka, address, http, shutdown, served, readiness, publisher, metrics }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -174,6 +177,14 @@ impl App {
 
     pub(crate) async fn place(&self, body: &str, key: &str) -> Answer {
         Answer::of(self.order(body).header("idempotency-key", key)).await
+    }
+
+    /// Waits until `records` are on their way to a broker that has not acknowledged them.
+    pub(crate) async fn on_their_way(&self, records: usize) {
+        eventually("records are on their way", async || {
+            (self.publisher.in_flight() == records).then_some(())
+        })
+        .await;
     }
 
     /// The value of a series, 0 when there is none.
@@ -219,6 +230,9 @@ impl Answer {
     }
 }
 
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Waits until `found` answers something.
 pub(crate) async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -227,6 +241,6 @@ pub(crate) async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Op
             return value;
         }
         assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -98,7 +98,7 @@ async fn shutdown_answers_what_is_in_hand_and_takes_nothing_new() {
 
     let placing = app.place(GOOD, "last");
     let stopping = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        app.on_their_way(1).await;
         app.shutdown.begin();
         crate::harness::eventually("the port is closed", async || {
             tokio::net::TcpStream::connect(&app.address).await.is_err().then_some(())

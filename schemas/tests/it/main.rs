@@ -1,5 +1,7 @@
-//! The wire contract as others see it: committed documents, golden records, hostile records.
+//! The wire contract as others see it: committed documents, golden records, hostile records. And who may use whom.
 
+#[cfg(test)]
+mod crates;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]

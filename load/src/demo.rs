@@ -53,7 +53,7 @@ pub struct DemoArgs {
     pub ports: PortChoice,
 
     /// Where the servers keep everything they write.
-    #[arg(long, env = "ORDER_STACK_DIR", default_value = ".stack", value_name = "DIR")]
+    #[arg(long, env = "ORDER_STACK_STATE_DIR", default_value = ".stack", value_name = "DIR")]
     pub state_dir: PathBuf,
 }
 

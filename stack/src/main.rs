@@ -20,7 +20,7 @@ struct Arguments {
     #[arg(
         long,
         global = true,
-        env = "ORDER_STACK_DIR",
+        env = "ORDER_STACK_STATE_DIR",
         default_value = ".stack",
         value_name = "DIR"
     )]

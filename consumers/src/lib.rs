@@ -15,6 +15,7 @@ pub mod status;
 pub mod dead_letters;
 pub mod progress_tool;
 pub mod supervision;
+mod indicator;
 mod outside;
 mod store;
 #[cfg(test)]

@@ -11,7 +11,6 @@ mod record;
 mod replay;
 pub(crate) mod text;
 mod listing;
-mod teller;
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::Read as _;
@@ -36,8 +35,8 @@ use self::options::{Command, Common, DiscardArgs, LsArgs, ReplayArgs, ShowArgs};
 use self::record::Correction;
 use self::replay::{Replay, Tally};
 use self::rows::{Deed, Letter, Line};
-use self::teller::Teller;
 use self::text::{json_line, print};
+use crate::indicator::Indicator;
 
 /// A replay waits longer for the broker than a request could: nobody is kept waiting.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -173,14 +172,14 @@ async fn replay_lines(
         chosen,
         correction,
         patience: (!common.no_wait).then_some(common.wait),
-        teller: Teller::on_stderr(),
+        indicator: Indicator::on_stderr(),
         tally: Tally::default(),
     };
     if dry_run {
         return replay.rehearse(lines).await.map(|()| true);
     }
     let done = replay.run(lines).await;
-    replay.teller.finish();
+    replay.indicator.finish();
     print(replay.tally.summary().as_bytes())?;
     done.map(|()| replay.tally.is_clean(!common.no_wait))
 }

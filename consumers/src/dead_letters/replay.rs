@@ -16,8 +16,8 @@ use super::filter::State;
 use super::line::{Next, next};
 use super::record::{Correction, Replayed, prepare};
 use super::rows::{self, Content, Deed, Line, Waiting};
-use super::teller::Teller;
 use super::text::{print, safe};
+use crate::indicator::Indicator;
 
 /// Lines worked on together: enough that waiting for a stage is shared, few enough to show progress.
 const LINES_PER_PAGE: usize = 512;
@@ -38,7 +38,7 @@ pub(super) struct Replay<'a> {
     pub(super) correction: Correction,
     /// How long nothing may settle before it is given up. `None`: do not wait at all.
     pub(super) patience: Option<Duration>,
-    pub(super) teller: Teller,
+    pub(super) indicator: Indicator,
     pub(super) tally: Tally,
 }
 
@@ -80,7 +80,7 @@ impl Replay<'_> {
         for page in lines.chunks(LINES_PER_PAGE) {
             self.page(page).await?;
         }
-        self.teller.finish();
+        self.indicator.finish();
         Ok(())
     }
 
@@ -139,7 +139,7 @@ impl Replay<'_> {
                     Next::Replay(id) => {
                         round.insert(id, line);
                     }
-                    Next::Blocked(by) => self.teller.say(&format!(
+                    Next::Blocked(by) => self.indicator.say(&format!(
                         "{by} is open and was not chosen: what waits behind it stays"
                     )),
                     Next::Done => {}
@@ -313,7 +313,7 @@ impl Replay<'_> {
                 }
                 break;
             }
-            self.teller.progress(&format!(
+            self.indicator.progress(&format!(
                 "{} replayed, waiting for {} on their way",
                 self.tally.replayed,
                 on_their_way.len()
@@ -330,7 +330,7 @@ impl Replay<'_> {
 
     fn tell(&self, what: &str, about: &str) -> anyhow::Result<()> {
         let line = format!("{what:<9} {}\n", safe(about));
-        Ok(self.teller.aside(|| print(line.as_bytes()))?)
+        Ok(self.indicator.aside(|| print(line.as_bytes()))?)
     }
 }
 

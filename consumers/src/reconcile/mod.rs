@@ -18,7 +18,6 @@ mod rules;
 mod supervision;
 mod audit;
 mod report;
-mod indicator;
 #[cfg(test)]
 mod tests;
 
@@ -33,13 +32,12 @@ use sqlx::postgres::PgConnectOptions;
 use workflows::Supervisor;
 
 use self::audit::{World, audit};
-use self::indicator::Indicator;
 use self::ledger::Ledger;
 use self::progress::Backlog;
 use self::report::Report;
 use self::supervision::{Counts, Expected, Workflow};
 use self::topics::{Bounds, Offsets, Topics};
-
+use crate::indicator::Indicator;
 use crate::supervision::options::{Supervise, SupervisionArgs};
 
 /// How often it is asked whether the pipeline is quiet.
@@ -117,10 +115,10 @@ impl Auditor<'_> {
         loop {
             match self.backlog().await {
                 Ok(backlog) if backlog.is_empty() => return,
-                Ok(Backlog { records, stages, outbox_rows }) => self.indicator.say(&format!(
+                Ok(Backlog { records, stages, outbox_rows }) => self.indicator.progress(&format!(
                     "waiting: {records} records to apply at {stages} stage(s), {outbox_rows} batches to tell"
                 )),
-                Err(error) => self.indicator.say(&format!("waiting: {error:#}")),
+                Err(error) => self.indicator.progress(&format!("waiting: {error:#}")),
             }
             if Instant::now() + POLL_EVERY >= deadline {
                 return;
@@ -140,16 +138,16 @@ impl Auditor<'_> {
         // Before the topics: whatever a workflow closed for is in them.
         let workflows = self.workflows().await?;
         let since = self.args.since.map(|time| time.as_micros() / 1000);
-        self.indicator.say("reading the topics");
+        self.indicator.progress("reading the topics");
         let indicator = self.indicator.clone();
         let Reading { mut ledger, cut, behind_last } =
             self.with_topics(move |topics| read_topics(topics, since, &indicator)).await?;
-        self.indicator.say("reading the tables");
+        self.indicator.progress("reading the tables");
         let snapshot = tables::read(&self.db, &self.kafka.topic_prefix, &mut ledger).await?;
         for (order, stands) in workflows.iter().flatten() {
             ledger.workflow(*order, *stands);
         }
-        self.indicator.say("reading what came meanwhile");
+        self.indicator.progress("reading what came meanwhile");
         let ends = cut.ends.clone();
         let (ledger, bounds) = self
             .with_topics(move |topics| {
@@ -180,7 +178,7 @@ impl Auditor<'_> {
     /// How the workflows stand; `None` when nobody asked.
     async fn workflows(&self) -> anyhow::Result<Option<Vec<(OrderId, Workflow)>>> {
         let Some(supervisor) = &self.supervisor else { return Ok(None) };
-        self.indicator.say("reading the workflows");
+        self.indicator.progress("reading the workflows");
         supervision::read(supervisor).await.map(Some)
     }
 

@@ -13,8 +13,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use schemas::codec::decode;
 use schemas::{OrderId, RawRecord, Topic, TopicPrefix};
 
-use super::indicator::Indicator;
 use super::ledger::{Ledger, Place};
+use crate::indicator::Indicator;
 
 /// An offset of each partition.
 pub(super) type Offsets = BTreeMap<(Topic, i32), i64>;
@@ -133,7 +133,7 @@ impl Topics {
             behind_last.insert((topic, message.partition()), message.offset() + 1);
             read += 1;
             if read.is_multiple_of(SAY_EVERY) {
-                indicator.say(&format!("reading the topics: {read} records"));
+                indicator.progress(&format!("reading the topics: {read} records"));
             }
         })?;
         Ok(behind_last)

@@ -149,7 +149,8 @@ struct Show<'a> {
 impl Show<'_> {
     /// Returns after the verdict with `--once`, and never otherwise unless something breaks.
     async fn run(&mut self, stack: &Stack) -> anyhow::Result<()> {
-        let pipeline = Pipeline::documented(stack)?.supervised(stack)?;
+        let mut pipeline = Pipeline::documented(stack)?;
+        pipeline.supervise(stack)?;
         say("tables, topics, stock");
         pipeline.set_up(Setup::default()).await?;
         let client = self.start(&pipeline).await?;

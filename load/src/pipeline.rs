@@ -146,15 +146,22 @@ impl Pipeline {
         })
     }
 
-    /// The same with workflows for its orders, on a task queue of its own. Needs a stack with Temporal.
-    pub fn supervised(mut self, stack: &Stack) -> anyhow::Result<Self> {
+    /// From here on its orders have workflows, on a task queue of its own. Needs a stack with Temporal.
+    pub fn supervise(&mut self, stack: &Stack) -> anyhow::Result<()> {
         let address = stack.env()?.into_iter().find(|(name, _)| *name == TEMPORAL_VARIABLE);
         let (_, address) = address.context("this stack has no Temporal")?;
         self.environment.push((TEMPORAL_VARIABLE.to_owned(), address));
         let task_queue = format!("{}orders", self.prefix);
         self.environment.push(("TEMPORAL_TASK_QUEUE".to_owned(), task_queue));
         self.supervised = true;
-        Ok(self)
+        Ok(())
+    }
+
+    /// More variables for every program and tool started from here on.
+    pub fn set(&mut self, settings: &[(&str, &str)]) {
+        let settings =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.environment.extend(settings);
     }
 
     pub fn brokers(&self) -> &str {

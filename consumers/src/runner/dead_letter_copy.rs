@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn the_facts_of_a_stage_never_go_without_their_bytes() {
         let fact = OutgoingRecord { headers: Vec::new(), ..copy(None, None) };
-        let other = OutgoingRecord { headers: vec![("ce_id".to_owned(), None); 9], ..copy(None, None) };
+        let other =
+            OutgoingRecord { headers: vec![("ce_id".to_owned(), None); 9], ..copy(None, None) };
 
         assert_eq!((without_bytes(&fact), without_bytes(&other)), (None, None));
     }

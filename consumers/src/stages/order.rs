@@ -224,7 +224,7 @@ fn refuse_unknown(events: &[Received], before: &HashMap<OrderId, Standing>) -> R
             }
             Event::CancelRequested(cancel)
                 if !placed.contains(&cancel.order_id)
-                    && !before.get(&cancel.order_id).is_some_and(|o| o.placed_at.is_some()) =>
+                    && before.get(&cancel.order_id).is_none_or(|o| o.placed_at.is_none()) =>
             {
                 rejections.push(Rejection {
                     event: number,

@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use consumers::stages::CATALOGUE;
 use load::eventually::eventually;
 use load::pipeline::Producer;
 use load::process::{Process, Signal};
 
 use crate::servers_of_its_own::Servers;
-use crate::world::{SETUP, World, hasty, mixed_orders, run};
+use crate::world::{SETUP, World, hasty, mixed_orders, run, unsupervised_stages};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,7 +23,7 @@ async fn a_stage_that_wakes_up_after_its_session_is_fenced_and_changes_nothing()
     let world = World::on(servers.stack(), "zombie", SETUP).await;
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
     let mut placed = 0;
-    for stage in CATALOGUE {
+    for stage in unsupervised_stages() {
         // Holds a batch, and has not begun its transaction.
         let (mut zombie, _others) = freeze_with_a_batch(&world, stage.name, "prepared").await;
         let frozen = zombie.frozen(PATIENCE);
@@ -52,7 +51,7 @@ async fn a_stage_frozen_inside_its_transaction_does_not_keep_its_successor_waiti
     let world = World::on(servers.stack(), "inside", SETUP).await;
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
     let mut placed = 0;
-    for stage in CATALOGUE {
+    for stage in unsupervised_stages() {
         let (mut zombie, _others) = freeze_with_a_batch(&world, stage.name, "before_commit").await;
         let frozen = zombie.frozen(PATIENCE);
         let (frozen_at, _successor) =
@@ -71,7 +70,7 @@ async fn a_stage_frozen_inside_its_transaction_does_not_keep_its_successor_waiti
 /// The stage that will freeze at its first batch, and all others.
 async fn freeze_with_a_batch(world: &World, stage: &str, point: &str) -> (Process, Process) {
     let others: Vec<&str> =
-        CATALOGUE.iter().map(|other| other.name).filter(|other| *other != stage).collect();
+        unsupervised_stages().map(|other| other.name).filter(|other| *other != stage).collect();
     let others = world.stages(&others).await;
     let crash_at = format!("{stage}.{point}:stop");
     let zombie = world

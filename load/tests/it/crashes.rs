@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use consumers::stages::{CATALOGUE, Entry};
+use consumers::stages::Entry;
 use load::eventually::eventually;
 use load::orders::Run;
 use load::pipeline::{READY_PATIENCE, STOP_PATIENCE};
@@ -11,7 +11,9 @@ use load::process::{Process, Signal};
 use load::records::Records;
 use schemas::Topic;
 
-use crate::world::{SETUP, World, hasty, mixed_orders, plain_orders, ready, run};
+use crate::world::{
+    SETUP, World, hasty, mixed_orders, plain_orders, ready, run, unsupervised_stages,
+};
 
 /// Every step at which a stage can die; those of emission only exist in stages that tell something.
 const POINTS: [&str; 6] =
@@ -26,7 +28,7 @@ async fn a_stage_killed_at_any_step_loses_and_doubles_nothing() {
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
     for (round, point) in (1..).zip(POINTS) {
         let mut stages: Vec<Process> =
-            CATALOGUE.iter().map(|stage| launch(&world, stage, point)).collect();
+            unsupervised_stages().map(|stage| launch(&world, stage, point)).collect();
 
         producer
             .client
@@ -37,7 +39,7 @@ async fn a_stage_killed_at_any_step_loses_and_doubles_nothing() {
             )
             .await
             .unwrap();
-        for (stage, process) in CATALOGUE.iter().zip(&mut stages) {
+        for (stage, process) in unsupervised_stages().zip(&mut stages) {
             if passes(stage, point) {
                 killed_by_itself(process).await;
                 process

@@ -11,6 +11,7 @@
 //! - `replay`: dead letters corrected, replayed, given up
 //! - `stock`: promising only what is there
 //! - `outside`: gateways and carriers that lose their answers
+//! - `saga`: orders that hang or get into trouble, and who looks after them
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
@@ -28,3 +29,4 @@ mod copies;
 mod replay;
 mod stock;
 mod outside;
+mod saga;

@@ -1,12 +1,13 @@
 //! Where reading begins: Postgres alone says so, whatever Kafka's consumer groups claim.
 
-use consumers::stages::CATALOGUE;
 use load::eventually::eventually;
 use load::pipeline::STOP_PATIENCE;
 use load::records::Records;
 use rdkafka::Offset;
 
-use crate::world::{REST_PATIENCE, SETUP, World, mixed_orders, plain_orders, ready, run};
+use crate::world::{
+    REST_PATIENCE, SETUP, World, mixed_orders, plain_orders, ready, run, unsupervised_stages,
+};
 
 #[tokio::test]
 async fn groups_moved_in_kafka_make_no_stage_skip_or_repeat_anything() {
@@ -39,7 +40,7 @@ async fn groups_moved_in_kafka_make_no_stage_skip_or_repeat_anything() {
 /// Puts the group of every stage at `offset`, as soon as it has no members.
 async fn move_groups(world: &World, offset: Offset) {
     let records = Records::of(&world.pipeline).unwrap();
-    for stage in CATALOGUE {
+    for stage in unsupervised_stages() {
         let group = world.pipeline.prefix().group(stage.name);
         for topic in stage.topics() {
             eventually(REST_PATIENCE, "a group is moved", async || {

@@ -60,7 +60,7 @@ async fn an_order_is_shipped_or_cancelled_and_never_both() {
     expect_ledger_agrees(&outside, &mut world.pipeline.tables().await.unwrap(), 200).await;
 }
 
-fn launch(world: &World, outside: &Outside, stage: &str, crash_at: &str) -> Process {
+pub(crate) fn launch(world: &World, outside: &Outside, stage: &str, crash_at: &str) -> Process {
     let arguments = outside.arguments();
     let change =
         |spec| hasty(spec).arguments(arguments.iter().map(String::as_str)).crash_at(crash_at);
@@ -68,7 +68,7 @@ fn launch(world: &World, outside: &Outside, stage: &str, crash_at: &str) -> Proc
 }
 
 /// What really happened outside is what the tables say.
-async fn expect_ledger_agrees(outside: &Outside, tables: &mut Tables, orders: usize) {
+pub(crate) async fn expect_ledger_agrees(outside: &Outside, tables: &mut Tables, orders: usize) {
     let query = "select order_id::text, status, total_cents::text from orders";
     let rows = tables.rows(query).await.unwrap();
     assert_eq!(rows.len(), orders);

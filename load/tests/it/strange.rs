@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use consumers::stages::CATALOGUE;
 use load::eventually::eventually;
 use load::records::{Record, Records};
 use rdkafka::ClientConfig;
@@ -13,7 +12,7 @@ use schemas::{OrderId, Topic};
 
 use crate::events::placed;
 use crate::wire::{self, RawRecord};
-use crate::world::{REST_PATIENCE, SETUP, World, plain_orders, run};
+use crate::world::{REST_PATIENCE, SETUP, World, plain_orders, run, unsupervised_stages};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -101,7 +100,7 @@ async fn what_a_transaction_took_back_is_no_order_and_no_lag() {
 async fn expect_everything_passed(world: &World, stages: &load::process::Process) {
     let records = Records::of(&world.pipeline).unwrap();
     let mut tables = world.pipeline.tables().await.unwrap();
-    for stage in CATALOGUE {
+    for stage in unsupervised_stages() {
         let group = world.pipeline.prefix().group(stage.name);
         eventually(REST_PATIENCE, "a stage has passed everything", async || {
             let mut ends = 0;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use consumers::stages::{CATALOGUE, Entry};
 use load::orders::Run;
 use load::pipeline::{Audit, Pipeline, READY_PATIENCE, STOP_PATIENCE, Setup};
 use load::process::{Process, Spec};
@@ -36,6 +37,15 @@ impl World {
     /// Topics, tables and stock, and nothing at work yet.
     pub(crate) async fn new(name: &str, setup: Setup) -> Self {
         Self::on(&shared_stack(), name, setup).await
+    }
+
+    /// The same with workflows for its orders, and `settings` for every program.
+    pub(crate) async fn supervised(name: &str, setup: Setup, settings: &[(&str, &str)]) -> Self {
+        let stack = shared_stack();
+        let mut world = Self::on(&stack, name, setup).await;
+        world.pipeline.supervise(&stack).unwrap();
+        world.pipeline.set(settings);
+        world
     }
 
     /// The same on servers of one's own, which may be broken.
@@ -84,6 +94,11 @@ impl Drop for World {
             std::fs::remove_dir_all(&self.directory).ok();
         }
     }
+}
+
+/// The stages that need no Temporal: where orders have no workflows, the other one does not run.
+pub(crate) fn unsupervised_stages() -> impl Iterator<Item = &'static Entry> {
+    CATALOGUE.iter().filter(|stage| stage.name != "workflow")
 }
 
 /// With settings that do not keep a test waiting.

@@ -85,8 +85,13 @@ impl Scene {
             }
         }
         ledger.set_aside.extend(self.set_aside);
-        let world =
-            World { quiet: self.quiet, starts: self.starts, snapshot: self.snapshot, max_ids: 3, workflows: None };
+        let world = World {
+            quiet: self.quiet,
+            starts: self.starts,
+            snapshot: self.snapshot,
+            max_ids: 3,
+            workflows: None,
+        };
         audit(&ledger, &world)
     }
 }

@@ -12,6 +12,7 @@ pub mod migrate;
 pub mod topics;
 pub mod stock;
 pub mod status;
+pub mod lag_exporter;
 pub mod dead_letters;
 pub mod progress_tool;
 pub mod supervision;

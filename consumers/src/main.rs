@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use consumers::supervision::worker;
-use consumers::{dead_letters, migrate, progress_tool, reconcile, run, status, stock, topics};
+use consumers::{
+    dead_letters, lag_exporter, migrate, progress_tool, reconcile, run, status, stock, topics,
+};
 use producers::kafka::KafkaArgs;
 use producers::postgres::connect_options;
 use telemetry::logs::{self, LogArgs};
@@ -58,6 +60,7 @@ enum Command {
     Reconcile(reconcile::ReconcileArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Progress(progress_tool::ProgressArgs),
+    LagExporter(Box<lag_exporter::LagExporterArgs>),
 }
 
 fn main() -> ExitCode {
@@ -109,6 +112,7 @@ async fn execute(cli: Cli) -> anyhow::Result<bool> {
         }
         Command::Reconcile(args) => reconcile::run(&args, &cli.kafka, database()?).await,
         Command::DeadLetters(args) => dead_letters::run(args, &cli.kafka, database()?).await,
+        Command::LagExporter(args) => lag_exporter::run(*args, &cli.kafka).await,
         Command::Progress(args) => progress_tool::run(args, &cli.kafka, database()?).await,
     }
 }

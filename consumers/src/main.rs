@@ -50,12 +50,7 @@ enum Command {
     Topics(topics::TopicsArgs),
     /// Put SKUs on the shelf.
     Stock(stock::StockArgs),
-    /// Show where every stage is.
-    Status {
-        /// One JSON object per stage.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(status::StatusArgs),
     /// Check independently that no order was lost or processed twice.
     Reconcile(reconcile::ReconcileArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
@@ -99,17 +94,7 @@ async fn execute(cli: Cli) -> anyhow::Result<bool> {
             let skus = stock::run(&args, &database()?).await?;
             print(&format!("{skus} SKUs on the shelf\n")).map(|()| true)
         }
-        Command::Status { json } => {
-            let stages = status::read(&cli.kafka, &database()?).await?;
-            if json {
-                for stage in &stages {
-                    print(&format!("{}\n", serde_json::to_string(stage)?))?;
-                }
-            } else {
-                print(&status::table(&stages))?;
-            }
-            Ok(true)
-        }
+        Command::Status(args) => status::run(&args, &cli.kafka).await,
         Command::Reconcile(args) => reconcile::run(&args, &cli.kafka, database()?).await,
         Command::DeadLetters(args) => dead_letters::run(args, &cli.kafka, database()?).await,
         Command::LagExporter(args) => lag_exporter::run(*args, &cli.kafka).await,

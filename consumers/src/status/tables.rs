@@ -1,4 +1,4 @@
-//! `order-consumer status`: where every stage is, from Postgres and Kafka alone, so that it also tells of dead ones.
+//! Where every stage is, from Postgres and Kafka alone: what is left to ask when no process answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,35 +7,34 @@ use anyhow::Context;
 use producers::kafka::KafkaArgs;
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use serde::Serialize;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::stages::CATALOGUE;
 
 /// A stage, summed over its partitions.
-#[derive(Clone, Debug, Serialize)]
-pub struct StageStatus {
+#[derive(Clone, Debug)]
+pub(super) struct StageStatus {
     /// Its name.
-    pub stage: String,
+    pub(super) stage: String,
     /// Partitions it ever read.
-    pub partitions: usize,
+    pub(super) partitions: usize,
     /// Processes that own them.
-    pub owners: usize,
+    pub(super) owners: usize,
     /// Records behind.
-    pub lag: i64,
+    pub(super) lag: i64,
     /// Batches whose effects are not known to be out.
-    pub outbox: i64,
+    pub(super) outbox: i64,
     /// Dead letters that wait for a person.
-    pub dead_letters: i64,
+    pub(super) dead_letters: i64,
     /// Orders that wait behind them.
-    pub parked_orders: i64,
+    pub(super) parked_orders: i64,
 }
 
 const BROKER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads the status of every stage in the catalogue.
-pub async fn read(
+pub(super) async fn read(
     kafka: &KafkaArgs,
     database: &PgConnectOptions,
 ) -> anyhow::Result<Vec<StageStatus>> {
@@ -93,27 +92,6 @@ pub async fn read(
         all.push(status);
     }
     Ok(all)
-}
-
-/// The status as a table.
-pub fn table(stages: &[StageStatus]) -> String {
-    let mut text = format!(
-        "{:<12} {:>10} {:>7} {:>10} {:>8} {:>13} {:>14}\n",
-        "STAGE", "PARTITIONS", "OWNERS", "LAG", "OUTBOX", "DEAD LETTERS", "PARKED ORDERS"
-    );
-    for stage in stages {
-        text.push_str(&format!(
-            "{:<12} {:>10} {:>7} {:>10} {:>8} {:>13} {:>14}\n",
-            stage.stage,
-            stage.partitions,
-            stage.owners,
-            stage.lag,
-            stage.outbox,
-            stage.dead_letters,
-            stage.parked_orders
-        ));
-    }
-    text
 }
 
 fn empty(stage: String) -> StageStatus {

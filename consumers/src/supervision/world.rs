@@ -53,8 +53,8 @@ impl Pipeline {
         let mut batch = self.publisher.batch();
         let record = Record {
             topic: &self.prefix.topic(event_type.topic()),
-            key: key.as_bytes(),
-            value: &asked.event.to_json(),
+            key: Some(key.as_bytes()),
+            value: Some(&asked.event.to_json()),
             headers: &headers,
         };
         batch.add(&record).context("publishing to saga")?;

@@ -139,7 +139,7 @@ impl Supervisor {
     /// nothing.
     pub async fn tell(&self, order: OrderId, facts: &[Fact]) -> Result<Told, SignalError> {
         let request = self.request(order, facts)?;
-        let answer = self.within_limit(async {
+        let answer = self.within_limit(Box::pin(async {
             let mut client = self.client().await?;
             let told = client.signal_with_start_workflow_execution(tonic::Request::new(request));
             match told.await {
@@ -147,7 +147,7 @@ impl Supervisor {
                 Err(refusal) if refusal.code() == Code::AlreadyExists => Ok(Told::Closed),
                 Err(refusal) => Err(classify(&refusal)),
             }
-        });
+        }));
         answer.await
     }
 

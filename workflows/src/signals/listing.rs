@@ -52,11 +52,11 @@ impl Supervisor {
                     self.shared.options.task_queue
                 ),
             };
-            let page = self.within_limit(async {
+            let page = self.within_limit(Box::pin(async {
                 let mut client = self.client().await?;
                 let listed = client.list_workflow_executions(tonic::Request::new(request)).await;
                 listed.map_err(|refusal| classify(&refusal))
-            });
+            }));
             let page = page.await?.into_inner();
             found.extend(page.executions.iter().filter_map(supervised));
             next_page_token = page.next_page_token;

@@ -27,7 +27,7 @@ pub enum Standing {
 impl Supervisor {
     /// How the order's workflow stands. An open one is asked through a worker, so one has to be running.
     pub async fn status(&self, order: OrderId) -> Result<Standing, SignalError> {
-        self.within_limit(async {
+        self.within_limit(Box::pin(async {
             let client = self.client().await?;
             let handle = client.get_workflow_handle::<OrderWorkflow>(workflow_id(order));
             let described = match handle.describe(WorkflowDescribeOptions::default()).await {
@@ -56,7 +56,7 @@ impl Supervisor {
                 }
                 _ => Ok(Standing::Broken),
             }
-        })
+        }))
         .await
     }
 }

@@ -99,14 +99,15 @@ impl Bench {
     }
 
     pub(crate) async fn closes(&self, status: Status) {
-        eventually("the workflow closes", async || {
+        let closed = eventually("the workflow closes", async || {
             let standing = self.supervisor.status(self.order).await;
             match standing {
-                Ok(Standing::Closed(closed)) => Ok(assert_eq!(closed, status)),
+                Ok(Standing::Closed(closed)) => Ok(closed),
                 other => Err(format!("{other:?}")),
             }
         })
         .await;
+        assert_eq!(closed, status);
     }
 
     pub(crate) async fn publishes(&self, types: &[&str]) {

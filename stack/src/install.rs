@@ -57,6 +57,19 @@ impl Installer {
         Ok(())
     }
 
+    /// Installs the package of a server, and sees to it that only a stack ever starts that server: the package would
+    /// start it at once and at every boot, on the default port.
+    pub(crate) fn apt_server(&self, package: &str, present: impl Fn() -> bool) -> Result<()> {
+        if present() {
+            return Ok(());
+        }
+        let _no_start = match placement::is_root() {
+            true => Some(NoStart::of(package)?),
+            false => None,
+        };
+        self.apt(&[package], present)
+    }
+
     /// Runs a program to its end, showing how many lines it has written. It has its own process
     /// group, so that an interrupt can end it with its children and leave nothing half done behind.
     pub(crate) fn run(&self, mut command: Command, step: &Step) -> Result<()> {
@@ -92,6 +105,48 @@ impl Installer {
             bail!("{program} ended with {status}; its last words:\n{}", tail_of(output)?);
         }
         Ok(())
+    }
+}
+
+/// While it lives, a package's scripts start nothing. Its systemd unit stays masked afterwards; undone by
+/// `systemctl unmask`.
+struct NoStart {
+    /// The rule of invoke-rc.d, for machines without systemd; `None` when the machine has one of its own.
+    policy: Option<PathBuf>,
+}
+
+impl NoStart {
+    fn of(package: &str) -> Result<Self> {
+        let unit = Path::new("/etc/systemd/system").join(format!("{package}.service"));
+        if unit.symlink_metadata().is_err() {
+            let mask = || -> std::io::Result<()> {
+                fs::create_dir_all("/etc/systemd/system")?;
+                std::os::unix::fs::symlink("/dev/null", &unit)
+            };
+            mask().with_context(|| format!("mask {}", unit.display()))?;
+        }
+        let policy = PathBuf::from("/usr/sbin/policy-rc.d");
+        if policy.symlink_metadata().is_ok() {
+            return Ok(Self { policy: None });
+        }
+        let write = || -> std::io::Result<()> {
+            let mut options = File::options();
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o755);
+            let mut file = options.write(true).create_new(true).open(&policy)?;
+            std::io::Write::write_all(&mut file, b"#!/bin/sh\nexit 101\n")
+        };
+        write().with_context(|| format!("write {}", policy.display()))?;
+        Ok(Self { policy: Some(policy) })
+    }
+}
+
+impl Drop for NoStart {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.policy
+            && let Err(error) = fs::remove_file(policy)
+        {
+            eprintln!("remove {}: {error}", policy.display());
+        }
     }
 }
 

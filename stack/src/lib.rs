@@ -12,6 +12,7 @@ mod status;
 mod catalogue;
 mod server;
 mod servers;
+mod http;
 mod install;
 mod placement;
 mod ports;
@@ -20,7 +21,7 @@ mod progress;
 mod state;
 mod wait;
 
-pub use catalogue::kinds;
+pub use catalogue::{MONITORING, choices, kinds};
 pub use options::{Ports, StackOptions};
 pub use ports::free as free_ports;
 pub use process::Signal;

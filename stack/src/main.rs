@@ -62,9 +62,8 @@ enum Command {
     },
     /// Install what `up` would need, without starting anything.
     Install {
-        /// Only these kinds of server, comma separated; all when absent.
-        #[arg(long, value_delimiter = ',', value_parser = stack::kinds())]
-        only: Vec<String>,
+        #[command(flatten)]
+        choice: Choice,
     },
 }
 
@@ -79,13 +78,24 @@ struct Up {
     #[arg(long, env = "ORDER_STACK_BROKERS", default_value = "1", value_parser = ["1", "3"])]
     brokers: String,
 
-    /// Only these kinds of server, comma separated; all when absent.
-    #[arg(long, value_delimiter = ',', value_parser = stack::kinds())]
-    only: Vec<String>,
+    #[command(flatten)]
+    choice: Choice,
 
     /// Postgres' shared_buffers. The default suits load runs; 128MB is enough to look around.
     #[arg(long, env = "ORDER_STACK_SHARED_BUFFERS", default_value = "1GB", value_name = "SIZE")]
     postgres_shared_buffers: String,
+}
+
+#[derive(clap::Args)]
+struct Choice {
+    /// Only these kinds of server, comma separated; when absent, all that the programs need.
+    #[arg(long, value_delimiter = ',', value_parser = stack::choices())]
+    only: Vec<String>,
+
+    /// These kinds too: `monitoring` for Prometheus (9090), Alertmanager (9093), Pushgateway (9091) and the Postgres
+    /// exporter (9187).
+    #[arg(long, env = "ORDER_STACK_WITH", value_delimiter = ',', value_parser = stack::choices())]
+    with: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -123,7 +133,8 @@ fn run(Arguments { state_dir, command }: Arguments) -> Result<()> {
                     PortChoice::Free => Ports::Free,
                 },
                 brokers: up.brokers.parse().context("read the number of brokers")?,
-                only: up.only,
+                only: up.choice.only,
+                with: up.choice.with,
                 postgres_shared_buffers: up.postgres_shared_buffers,
                 progress: progress.clone(),
                 interrupt: interrupt_on_signals()?,
@@ -161,8 +172,9 @@ fn run(Arguments { state_dir, command }: Arguments) -> Result<()> {
             attach()?.signal(&name, signal)
         }
         Command::Restart { name } => attach()?.restart(&name),
-        Command::Install { only } => stack::install(&StackOptions {
-            only,
+        Command::Install { choice } => stack::install(&StackOptions {
+            only: choice.only,
+            with: choice.with,
             progress,
             interrupt: interrupt_on_signals()?,
             ..StackOptions::new(&state_dir)

@@ -16,8 +16,8 @@ pub enum Ports {
     Free,
 }
 
-/// The request for a stack. `StackOptions::new(dir)` is one broker and every server, on the default
-/// ports, without a word on the terminal.
+/// The request for a stack. `StackOptions::new(dir)` is one broker and every server that the programs need, on the
+/// default ports, without a word on the terminal.
 #[derive(Clone, Debug)]
 pub struct StackOptions {
     /// Everything the stack writes is below this directory; `down` removes it.
@@ -25,8 +25,14 @@ pub struct StackOptions {
     pub ports: Ports,
     /// 1, or 3 for replication factor 3 with two in-sync replicas required.
     pub brokers: u8,
-    /// Kinds of server to bring up (see [`crate::kinds`]); empty means all of them.
+    /// Kinds of server to bring up (see [`crate::kinds`]); empty means those that the programs need.
     pub only: Vec<String>,
+    /// Kinds to bring up besides, [`crate::MONITORING`] for all that watch.
+    pub with: Vec<String>,
+    /// Where on loopback Alertmanager finds pager, chat and webhook (a port that speaks HTTP) and mail (SMTP); those
+    /// of `alertmanager.yml` when absent.
+    pub alert_receiver: Option<u16>,
+    pub alert_mail: Option<u16>,
     /// Postgres' `shared_buffers`. Reserved when touched, so the default costs an idle stack little.
     pub postgres_shared_buffers: String,
     pub progress: Progress,
@@ -41,6 +47,9 @@ impl StackOptions {
             ports: Ports::Default,
             brokers: 1,
             only: Vec::new(),
+            with: Vec::new(),
+            alert_receiver: None,
+            alert_mail: None,
             postgres_shared_buffers: DEFAULT_SHARED_BUFFERS.to_owned(),
             progress: Progress::silent(),
             interrupt: Interrupt::default(),
@@ -60,6 +69,8 @@ impl StackOptions {
         Settings {
             brokers: self.brokers,
             postgres_shared_buffers: self.postgres_shared_buffers.clone(),
+            alert_receiver: self.alert_receiver,
+            alert_mail: self.alert_mail,
         }
     }
 }
@@ -72,4 +83,8 @@ pub(crate) const DEFAULT_SHARED_BUFFERS: &str = "1GB";
 pub(crate) struct Settings {
     pub(crate) brokers: u8,
     pub(crate) postgres_shared_buffers: String,
+    #[serde(default)]
+    pub(crate) alert_receiver: Option<u16>,
+    #[serde(default)]
+    pub(crate) alert_mail: Option<u16>,
 }

@@ -44,7 +44,7 @@ impl Progress {
             Sink::Bars(bars) => {
                 let bar = bars.add(ProgressBar::new_spinner());
                 bar.set_style(
-                    ProgressStyle::with_template("{spinner} {prefix:<12} {msg} {elapsed:.dim}")
+                    ProgressStyle::with_template("{spinner} {prefix:<17} {msg} {elapsed:.dim}")
                         .unwrap_or_else(|_| ProgressStyle::default_spinner()),
                 );
                 bar.set_prefix(who.to_owned());
@@ -70,7 +70,7 @@ impl Step {
     pub(crate) fn now(&self, doing: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(doing.to_owned()),
-            None => self.sink.say(&format!("{:<12} {doing}", self.who)),
+            None => self.sink.say(&format!("{:<17} {doing}", self.who)),
         }
     }
 
@@ -83,7 +83,7 @@ impl Step {
 
     pub(crate) fn done(self, what: &str) {
         let line =
-            format!("{:<12} {what} ({:.1} s)", self.who, self.started.elapsed().as_secs_f64());
+            format!("{:<17} {what} ({:.1} s)", self.who, self.started.elapsed().as_secs_f64());
         self.sink.say(&line);
     }
 }

@@ -17,6 +17,7 @@ use crate::process::{Liveness, Process, Signal};
 use crate::progress::Progress;
 use crate::server::{self, Server, Site};
 use crate::servers::postgres::{ADMIN_URL_FILE, URL_FILE};
+use crate::servers::{alertmanager, prometheus};
 use crate::state::{LOCK_FILE, Lock, Record, State};
 use crate::status::{self, ServerStatus};
 use crate::wait::{self, Interrupt};
@@ -47,7 +48,7 @@ impl Stack {
     pub fn up(options: &StackOptions) -> Result<Self> {
         let (progress, interrupt) = (&options.progress, &options.interrupt);
         let settings = options.settings();
-        let servers = catalogue::select(&settings, &options.only)?;
+        let servers = catalogue::select(&settings, &options.only, &options.with)?;
         let installer = Installer { progress: progress.clone(), interrupt: interrupt.clone() };
         interrupt.check()?;
         claim(&options.state_dir)?;
@@ -145,6 +146,20 @@ impl Stack {
         self.secret(ADMIN_URL_FILE)
     }
 
+    /// Tells this stack's Prometheus what to scrape for `job`; it looks within seconds.
+    pub fn set_targets(&self, job: &str, targets: &[String]) -> Result<()> {
+        let state = State::expect(&self.state_dir)?;
+        let data_dir = &state.record("prometheus")?.data_dir;
+        let account = placement::account("prometheus").filter(|_| placement::is_root());
+        prometheus::write_targets(data_dir, account.as_ref(), job, targets)
+    }
+
+    /// What Alertmanager shows to its webhook. A secret.
+    pub fn webhook_token(&self) -> Result<String> {
+        let state = State::expect(&self.state_dir)?;
+        alertmanager::webhook_token(&state.record("alertmanager")?.data_dir)
+    }
+
     fn secret(&self, file: &str) -> Result<String> {
         let path = self.state_dir.join(file);
         fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
@@ -233,7 +248,7 @@ impl Stack {
     }
 
     fn servers_of(&self, state: &State) -> Result<Vec<Box<dyn Server>>> {
-        let mut servers = catalogue::select(&state.settings, &[])?;
+        let mut servers = catalogue::all(&state.settings);
         servers.retain(|server| state.servers.contains_key(&server.name()));
         Ok(servers)
     }
@@ -284,7 +299,7 @@ impl Drop for Stack {
 pub fn install(options: &StackOptions) -> Result<()> {
     let progress = options.progress.clone();
     let installer = Installer { progress, interrupt: options.interrupt.clone() };
-    let servers = catalogue::select(&options.settings(), &options.only)?;
+    let servers = catalogue::select(&options.settings(), &options.only, &options.with)?;
     servers.iter().try_for_each(|server| server.install(&installer))
 }
 

@@ -60,14 +60,14 @@ pub(crate) fn of(name: &str, record: &Record) -> ServerStatus {
 /// For people; programs read the JSON.
 pub fn table(servers: &[ServerStatus]) -> String {
     let mut text = format!(
-        "{:<12} {:<8} {:>8} {:<22} {:>10} {:>9}\n",
+        "{:<17} {:<8} {:>8} {:<22} {:>10} {:>9}\n",
         "NAME", "STATE", "PID", "ENDPOINT", "UPTIME", "RSS"
     );
     for server in servers {
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         let row = writeln!(
             text,
-            "{:<12} {:<8} {:>8} {:<22} {:>10} {:>9}",
+            "{:<17} {:<8} {:>8} {:<22} {:>10} {:>9}",
             server.name,
             format!("{:?}", server.condition).to_lowercase(),
             or_dash(server.pid.map(|pid| pid.to_string())),

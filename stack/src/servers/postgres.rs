@@ -24,7 +24,7 @@ pub(crate) fn instances(settings: &Settings) -> Vec<Box<dyn Server>> {
     vec![Box::new(Postgres { shared_buffers })]
 }
 
-pub(crate) use self::access::{ADMIN_URL_FILE, URL_FILE};
+pub(crate) use self::access::{ADMIN_URL_FILE, MONITORING, URL_FILE, monitoring_password};
 
 struct Postgres {
     shared_buffers: String,

@@ -7,7 +7,7 @@ BUILD := $(CARGO) build --release --locked --workspace --bins
 BIN := target/release
 TEST_STACK := $(CURDIR)/target/test-stack
 
-.PHONY: help setup build demo up down check fmt lint doc deny test bench load faults clean
+.PHONY: help setup build demo up down check fmt lint doc deny rules test bench load faults clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,7 +27,7 @@ up: build ## Start Kafka, Postgres and Temporal on their default ports
 down: ## Stop what `make up` started and remove its data
 	$(BIN)/order-stack down
 
-check: setup fmt lint doc deny ## Format, lints, docs, dependency policy
+check: setup fmt lint doc deny rules ## Format, lints, docs, dependency policy, rules and alerts with their unit tests
 
 fmt:
 	$(CARGO) fmt --all -- --check
@@ -40,6 +40,9 @@ doc:
 
 deny:
 	@bash scripts/deny
+
+rules: setup ## Prometheus' own checks and unit tests over prometheus/
+	@bash scripts/rules
 
 test: build ## Everything that guards main, on real servers of its own
 	@bash scripts/test $(TEST_STACK)

@@ -1,0 +1,18 @@
+//! `prometheus/` on real servers.
+//!
+//! - `chain`: the stack's servers find each other, and an alert gets out
+//! - `rules`: every rule reads what is declared, every alert can be acted on and is tested
+//! - `delivery`: what people and machines are sent, word for word
+//! - `variants`: federation, remote write, TLS
+//!
+//! The rules' own unit tests are run by `scripts/rules`.
+
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+mod chain;
+mod delivery;
+mod http;
+mod process;
+mod rules;
+mod sink;
+mod variants;

@@ -39,6 +39,38 @@ async fn a_broker_killed_under_load_costs_time_and_no_order() {
 }
 
 #[tokio::test]
+async fn while_temporal_is_down_orders_go_on_and_their_workflows_follow() {
+    let servers = Servers::up(1).await;
+    let world = World::supervised_on(servers.stack(), "temporal", SETUP, &[]).await;
+    let stages = world.stages(&[]).await;
+    let _worker = world.pipeline.start_worker("worker", |spec| spec).await.unwrap();
+    let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
+    let mut tables = world.pipeline.tables().await.unwrap();
+
+    producer.client.place_all(mixed_orders(50, 62), &steady(), |_| ()).await.unwrap();
+    servers.kill("temporal").await;
+    producer.client.place_all(mixed_orders(200, 63), &steady(), |_| ()).await.unwrap();
+
+    eventually(PATIENCE, "orders become final without Temporal", async || {
+        let statuses = tables.orders_by_status().await?;
+        let open: i64 =
+            ["placed", "reserved", "paid"].iter().filter_map(|status| statuses.get(*status)).sum();
+        let all: i64 = statuses.values().sum();
+        anyhow::ensure!(all == 250 && open == 0, "{statuses:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let untold = [("stage", "workflow"), ("outcome", "untold")];
+    let untold = stages.metric("stage_messages_total", &untold).await.unwrap();
+    assert!(untold.is_some_and(|messages| messages > 0.0), "{untold:?}");
+    servers.restart("temporal").await;
+
+    let audit = world.expect_reconciled(250).await;
+    assert_eq!(audit.workflows.unwrap().closed, 250, "{audit:#?}");
+}
+
+#[tokio::test]
 async fn a_database_killed_under_load_costs_time_and_no_order() {
     let servers = Servers::up(1).await;
     let world = World::on(servers.stack(), "database", SETUP).await;

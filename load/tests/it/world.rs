@@ -41,9 +41,18 @@ impl World {
 
     /// The same with workflows for its orders, and `settings` for every program.
     pub(crate) async fn supervised(name: &str, setup: Setup, settings: &[(&str, &str)]) -> Self {
-        let stack = shared_stack();
-        let mut world = Self::on(&stack, name, setup).await;
-        world.pipeline.supervise(&stack).unwrap();
+        Self::supervised_on(&shared_stack(), name, setup, settings).await
+    }
+
+    /// The same on servers of one's own.
+    pub(crate) async fn supervised_on(
+        stack: &Stack,
+        name: &str,
+        setup: Setup,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut world = Self::on(stack, name, setup).await;
+        world.pipeline.supervise(stack).unwrap();
         world.pipeline.set(settings);
         world
     }

@@ -7,6 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
@@ -15,7 +16,7 @@ use schemas::{DecodeError, Event, Timestamp, TopicPrefix};
 
 use super::progress::{Owned, Partition};
 use super::transaction::Committed;
-use crate::stage::Told;
+use crate::stage::{Received, Told};
 
 /// Codes that stages themselves reject under; with [`DecodeError::CODES`] the closed set of the label `code`.
 pub const STAGE_CODES: [&str; 3] = ["idempotency_conflict", "unknown_order", "database_refused"];
@@ -53,6 +54,14 @@ struct OperationLabel {
     operation: &'static str,
 }
 
+/// Names the trace of an observation: an exemplar, never a label of a series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TraceLabel {
+    trace_id: String,
+}
+
+type Traced = HistogramWithExemplars<TraceLabel>;
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The families of every stage in this process.
@@ -75,8 +84,8 @@ pub struct Families {
     payments: Family<StatusLabel, Counter>,
     inventory: Family<OperationLabel, Counter>,
     shipping: Histogram,
-    finished: Histogram,
-    finished_by_status: Histograms<StatusLabel>,
+    finished: Traced,
+    finished_by_status: Family<StatusLabel, Traced, fn() -> Traced>,
     database: Histograms<OperationLabel>,
     lag: LagCollector,
 }
@@ -112,10 +121,15 @@ fn processing_seconds() -> Histogram {
 }
 
 /// Around the alert on slow orders at 300 s, and fine below a second, where a healthy pipeline is.
+const ORDER_SECONDS: [f64; 15] =
+    [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
+
 fn order_seconds() -> Histogram {
-    Histogram::new([
-        0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
-    ])
+    Histogram::new(ORDER_SECONDS)
+}
+
+fn traced_order_seconds() -> Traced {
+    HistogramWithExemplars::new(ORDER_SECONDS.into_iter())
 }
 
 fn batch_events() -> Histogram {
@@ -143,8 +157,10 @@ impl Families {
             payments: Family::default(),
             inventory: Family::default(),
             shipping: order_seconds(),
-            finished: order_seconds(),
-            finished_by_status: Family::new_with_constructor(order_seconds as fn() -> Histogram),
+            finished: traced_order_seconds(),
+            finished_by_status: Family::new_with_constructor(
+                traced_order_seconds as fn() -> Traced,
+            ),
             database: Family::new_with_constructor(processing_seconds as fn() -> Histogram),
             lag: LagCollector::default(),
         };
@@ -376,11 +392,19 @@ impl StageMetrics {
             }
         }
         for finished in &committed.finished {
-            self.families.finished.observe(finished.seconds);
+            let trace = committed.applied.get(finished.cause).and_then(trace_label);
+            self.families.finished.observe(finished.seconds, trace.clone(), None);
             let label = StatusLabel { status: finished.status };
-            self.families.finished_by_status.get_or_create_owned(&label).observe(finished.seconds);
+            let by_status = self.families.finished_by_status.get_or_create_owned(&label);
+            by_status.observe(finished.seconds, trace, None);
         }
     }
+}
+
+/// The trace that an event belongs to. `00-<trace id>-<span id>-<flags>`, as the codec has checked.
+fn trace_label(received: &Received) -> Option<TraceLabel> {
+    let trace_id = received.traceparent.as_deref()?.get(3..35)?.to_owned();
+    Some(TraceLabel { trace_id })
 }
 
 /// Lag and progress of the partitions each stage owns here, read when scraped: never stale, gone when revoked.

@@ -14,6 +14,7 @@ use crate::config::{RunnerConfig, StageConfig};
 use crate::runner::StageContext;
 use crate::runner::metrics::Families;
 use crate::stages::{CATALOGUE, Entry, find};
+use crate::standings::Standings;
 
 /// Which stages to run, and how.
 #[derive(Args, Clone, Debug)]
@@ -52,6 +53,9 @@ pub async fn run(
     let shutdown = Shutdown::on_signals(args.runner.drain())?;
     let mut metrics = Metrics::new("order-consumer", env!("CARGO_PKG_VERSION"));
     let families = Families::register(metrics.registry());
+    let standings = Standings::default();
+    metrics.registry().register_collector(Box::new(standings.clone()));
+    tokio::spawn(standings.keep(database.clone(), shutdown.clone()));
     let readiness = Readiness::default();
     let address = args.admin.admin_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9102)));
     let publisher = Publisher::connect(&kafka, &effects_settings(), "order-consumer")?;

@@ -3,6 +3,7 @@
 //! Promises that whatever happens, Ctrl-C included, what it started is stopped in order: first the programs, then the
 //! servers. A stack that was there before is left as it was found.
 
+mod alerts;
 mod progress;
 mod signals;
 mod summary;
@@ -99,11 +100,15 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
 async fn up(args: &DemoArgs, signals: &Signals) -> anyhow::Result<(Stack, Found)> {
     let is_new = Stack::attach(&args.state_dir).is_err();
+    let (ports, alerts) = match args.ports {
+        PortChoice::Default => (Ports::Default, alerts::DOCUMENTED_PORT),
+        PortChoice::Free => (Ports::Free, free_addresses::<1>()?[0].port()),
+    };
+    alerts::receive(alerts).await?;
     let options = StackOptions {
-        ports: match args.ports {
-            PortChoice::Default => Ports::Default,
-            PortChoice::Free => Ports::Free,
-        },
+        ports,
+        with: vec![stack::MONITORING.to_owned()],
+        alert_receiver: Some(alerts),
         progress: Progress::on_stderr(),
         interrupt: signals.interrupt(),
         ..StackOptions::new(&args.state_dir)
@@ -153,8 +158,9 @@ impl Show<'_> {
         pipeline.supervise(stack)?;
         say("tables, topics, stock");
         pipeline.set_up(Setup::default()).await?;
-        let client = self.start(&pipeline).await?;
+        let client = self.start(&pipeline, stack).await?;
         let mut summary = self.place(&pipeline, &client).await?;
+        summary.look_at_servers(stack)?;
 
         let (report, is_good) = pipeline.audit_for_people(AUDIT_PATIENCE).await?;
         let (report, verdict) = split_verdict(&report)?;
@@ -164,18 +170,32 @@ impl Show<'_> {
         if self.args.once { Ok(()) } else { self.watch().await }
     }
 
-    async fn start(&mut self, pipeline: &Pipeline) -> anyhow::Result<Client> {
-        let [api, producer_admin, consumer_admin, worker_admin, temporal] = match self.args.ports {
+    async fn start(&mut self, pipeline: &Pipeline, stack: &Stack) -> anyhow::Result<Client> {
+        let [api, producer, consumer, worker, temporal, lag] = match self.args.ports {
             PortChoice::Default => {
-                [8080, 9101, 9102, 9103, 9104].map(|port| ([127, 0, 0, 1], port).into())
+                [8080, 9101, 9102, 9103, 9104, 9105].map(|port| ([127, 0, 0, 1], port).into())
             }
             PortChoice::Free => free_addresses()?,
         };
-        say("order-producer, order-consumer and its worker");
-        self.programs.push(Process::start(pipeline.producer(api, producer_admin))?);
-        self.programs.push(Process::start(pipeline.stages("consumer", &[], consumer_admin))?);
-        let worker = pipeline.worker("worker", worker_admin, temporal);
-        self.programs.push(Process::start(worker)?);
+        say("order-producer, order-consumer, its worker and its lag exporter");
+        for program in [
+            pipeline.producer(api, producer),
+            pipeline.stages("consumer", &[], consumer),
+            pipeline.worker("worker", worker, temporal),
+            pipeline.lag_exporter("lag-exporter", lag),
+        ] {
+            self.programs.push(Process::start(program)?);
+        }
+        for (job, address) in [
+            ("order_processing_api", producer),
+            ("consumers", consumer),
+            ("worker", worker),
+            ("temporal", temporal),
+            ("lag_exporter", lag),
+        ] {
+            let told = stack.set_targets(job, &[address.to_string()]);
+            told.with_context(|| format!("tell Prometheus about {job}"))?;
+        }
         for program in &mut self.programs {
             program.ready(READY_PATIENCE).await?;
         }

@@ -284,6 +284,12 @@ impl Pipeline {
         ])
     }
 
+    /// How to start the exporter of every consumer group's lag.
+    pub fn lag_exporter(&self, name: &str, admin: SocketAddr) -> Spec {
+        let spec = self.spec(name, &self.binaries.consumer, admin);
+        spec.arguments(["lag-exporter", "--admin-listen", &admin.to_string()])
+    }
+
     fn spec(&self, name: &str, program: &Path, admin: SocketAddr) -> Spec {
         Spec {
             name: name.to_owned(),

@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 
 use crate::options::Settings;
 use crate::server::Server;
-use crate::servers::{kafka, postgres, temporal};
 use crate::servers::{alertmanager, postgres_exporter, prometheus, pushgateway};
+use crate::servers::{kafka, postgres, temporal};
 
 type Instances = fn(&Settings) -> Vec<Box<dyn Server>>;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use consumers::stages::CATALOGUE;
 use schemas::Timestamp;
+use stack::Stack;
 
 use super::look_at;
 use crate::eventually::eventually;
@@ -62,6 +63,23 @@ impl Summary {
             latency: None,
             stages: Vec::new(),
         }
+    }
+
+    /// Where to look at workflows, series and alerts.
+    pub(super) fn look_at_servers(&mut self, stack: &Stack) -> anyhow::Result<()> {
+        let pages = [
+            ("TEMPORAL_UI_URL", "", "their workflows, in Temporal"),
+            ("PROMETHEUS_URL", "/graph", "the metrics, in Prometheus"),
+            ("PROMETHEUS_URL", "/alerts", "the alerts"),
+            ("ALERTMANAGER_URL", "", "who hears of them"),
+        ];
+        let env = stack.env()?;
+        for (name, path, what) in pages {
+            if let Some((_, url)) = env.iter().find(|(known, _)| *known == name) {
+                self.urls += &look_at(&format!("{url}{path}"), what);
+            }
+        }
+        Ok(())
     }
 
     /// Asks the database and the metrics.

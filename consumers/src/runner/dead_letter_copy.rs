@@ -66,7 +66,8 @@ pub(crate) fn without_bytes(record: &OutgoingRecord) -> Option<OutgoingRecord> {
     Some(OutgoingRecord { topic, key: Some(Vec::new()), value: Some(Vec::new()), headers })
 }
 
-fn bytes(record: &OutgoingRecord) -> usize {
+/// Bytes of key, value and headers.
+pub(crate) fn bytes(record: &OutgoingRecord) -> usize {
     let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
     length(&record.key) + length(&record.value) + bytes_of_headers(&record.headers)
 }

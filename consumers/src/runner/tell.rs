@@ -11,7 +11,7 @@ use producers::publisher::{PublishError, Publisher};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::dead_letter_copy::without_bytes;
+use super::dead_letter_copy::{bytes, without_bytes};
 use super::effects::{Outgoing, OutgoingRecord};
 use super::metrics::StageMetrics;
 use crate::stage::Outlet;
@@ -95,22 +95,21 @@ impl Teller {
     }
 }
 
-/// Takes the bytes out of copies that were refused; `false` when there is none left to be taken.
+/// Takes the bytes out of the largest copy that was refused; `false` when there is none left to be taken. One at a time: what
+/// was sent together is refused together, the small ones too.
 fn shorten(
     records: &[OutgoingRecord],
     failed: &Failed,
     shortened: &mut HashMap<usize, OutgoingRecord>,
 ) -> bool {
-    let before = shortened.len();
-    for (number, error) in failed {
-        if is_unfit(error)
-            && !shortened.contains_key(number)
-            && let Some(short) = without_bytes(&records[*number])
-        {
-            shortened.insert(*number, short);
-        }
-    }
-    shortened.len() > before
+    let refused = failed.iter().filter(|(_, error)| is_unfit(error)).map(|(number, _)| *number);
+    let whole = refused.filter(|number| !shortened.contains_key(number));
+    let largest = whole
+        .filter_map(|number| Some((number, without_bytes(&records[number])?)))
+        .max_by_key(|(number, _)| bytes(&records[*number]));
+    let Some((number, short)) = largest else { return false };
+    shortened.insert(number, short);
+    true
 }
 
 fn is_unfit(error: &PublishError) -> bool {

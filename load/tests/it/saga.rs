@@ -101,8 +101,9 @@ async fn every_order_has_a_workflow_that_ends_as_the_order_does() {
 
     let audit = world.expect_reconciled(60).await;
     assert_eq!(audit.workflows.unwrap().closed, 60, "{audit:#?}");
-    let all = ["shipped", "rejected", "declined", "cancelled"];
-    assert!(all.iter().all(|status| audit.count(status) > 0), "{audit:#?}");
+    // A cancellation may come too late, so none is certain to end cancelled.
+    let certain = ["shipped", "rejected", "declined"];
+    assert!(certain.iter().all(|status| audit.count(status) > 0), "{audit:#?}");
 }
 
 /// Waits until `count` different orders were asked about.

@@ -18,6 +18,7 @@ mod rules;
 mod supervision;
 mod audit;
 mod report;
+mod push;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +63,10 @@ pub struct ReconcileArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     pub since: Option<Timestamp>,
 
+    /// Push what was found to this Pushgateway, for alerts: as a batch job, say every hour.
+    #[arg(long, env = "PUSHGATEWAY_URL", value_name = "URL")]
+    pub push: Option<String>,
+
     /// Look at the orders' workflows in Temporal as well.
     #[arg(long)]
     pub workflows: bool,
@@ -76,7 +81,8 @@ pub async fn run(
     kafka: &KafkaArgs,
     db: PgConnectOptions,
 ) -> anyhow::Result<bool> {
-    let deadline = Instant::now() + args.wait.unwrap_or_default();
+    let begun = Instant::now();
+    let deadline = begun + args.wait.unwrap_or_default();
     let supervisor = args.workflows.then(|| args.supervision.reader()).transpose()?;
     let indicator = Indicator::on_stderr();
     let mut auditor = Auditor { args, supervisor, kafka, db, topics: None, indicator };
@@ -94,6 +100,9 @@ pub async fn run(
     // Taking leave of the broker may block.
     let farewell = tokio::task::spawn_blocking(move || drop(auditor.topics.take()));
     print(&report, args.json)?;
+    if let Some(gateway) = &args.push {
+        push::push(gateway, &report, begun.elapsed().as_secs_f64()).await?;
+    }
     farewell.await.context("the thread that closes the consumer ended early")?;
     Ok(report.reconciled)
 }

@@ -1,7 +1,8 @@
-//! `prometheus/` on real servers.
+//! `prometheus/` and `grafana/` on real servers.
 //!
 //! - `chain`: the stack's servers find each other, and an alert gets out
 //! - `rules`: every rule reads what is declared, every alert can be acted on and is tested
+//! - `dashboards`: every panel can be understood, every query asked, every alert seen
 //! - `delivery`: what people and machines are sent, word for word
 //! - `variants`: federation, remote write, TLS
 //!
@@ -9,7 +10,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
+mod board;
 mod chain;
+mod dashboards;
 mod delivery;
 mod http;
 mod process;

@@ -25,6 +25,17 @@ pub(crate) fn boards() -> Vec<Board> {
     paths.iter().map(board).collect()
 }
 
+/// The stages there are, by the files of `consumers/src/stages`.
+pub(crate) fn stages() -> BTreeSet<String> {
+    let files = fs::read_dir(root().join("../consumers/src/stages")).unwrap();
+    let stages: BTreeSet<_> = files
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| name != "mod")
+        .collect();
+    assert!(stages.contains("payment"), "{stages:?}");
+    stages
+}
+
 /// The elements of an array, or of none.
 pub(crate) fn elements(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()

@@ -1,6 +1,7 @@
 //! `prometheus/` and `grafana/` on real servers.
 //!
 //! - `chain`: the stack's servers find each other, and an alert gets out
+//! - `kubernetes`: what `deploy/` runs has every stage and these rules
 //! - `rules`: every rule reads what is declared, every alert can be acted on and is tested
 //! - `dashboards`: every panel can be understood, every query asked, every alert seen
 //! - `delivery`: what people and machines are sent, word for word
@@ -15,6 +16,7 @@ mod chain;
 mod dashboards;
 mod delivery;
 mod http;
+mod kubernetes;
 mod process;
 mod rules;
 mod sink;

@@ -4,7 +4,6 @@
 //! Promises that a number and the limit beside it come from one run on one stack, and that rows are counted before a
 //! number is believed. A goal that is missed is a result; a count that is wrong is a failure.
 
-mod usage;
 mod sample;
 mod orders;
 mod fill;

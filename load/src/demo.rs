@@ -5,7 +5,6 @@
 
 mod alerts;
 mod progress;
-mod signals;
 mod summary;
 
 use std::path::PathBuf;
@@ -20,12 +19,13 @@ use stack::{Down, Ports, Progress, Stack, StackOptions};
 use tokio::task::spawn_blocking;
 
 use self::progress::Counting;
-use self::signals::Signals;
+
 use self::summary::Summary;
 use crate::eventually::eventually;
 use crate::orders::{Client, Run};
 use crate::pipeline::{Pipeline, READY_PATIENCE, STOP_PATIENCE, Setup, free_addresses};
 use crate::process::Process;
+use crate::signals::Signals;
 
 /// How long orders may take after the last one was accepted, before the demo gives up: far beyond a healthy second.
 const FINAL_PATIENCE: Duration = Duration::from_secs(120);

@@ -8,5 +8,7 @@ pub mod process;
 pub mod pipeline;
 pub mod orders;
 pub mod records;
+mod signals;
+mod usage;
 pub mod demo;
 pub mod bench;

@@ -7,9 +7,9 @@ use stack::Stack;
 
 use super::progress::Observer;
 use super::sample::Sample;
-use super::usage::{self, Subject};
 use super::{BenchArgs, CONSUMER, fill, orders, say};
 use crate::pipeline::STOP_PATIENCE;
+use crate::usage::{self, Subject};
 
 const PATIENCE: Duration = Duration::from_secs(900);
 const BEGUN: &str = "select coalesce(sum(next_offset), 0)::bigint from stage_progress";

@@ -13,9 +13,9 @@ use stack::Stack;
 use super::limits::{self, Limit};
 use super::progress::Observer;
 use super::sample::{Sample, median};
-use super::usage::{self, Subject, Watch};
 use super::{BenchArgs, CONSUMER, fill, orders, say};
 use crate::pipeline::{Pipeline, STOP_PATIENCE};
+use crate::usage::{self, Subject, Watch};
 
 /// Far beyond what a drain takes.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -11,10 +11,10 @@ use stack::Stack;
 
 use super::http_client::{Answers, Kind, Requests, send};
 use super::sample::{Sample, median, quantile};
-use super::usage::{self, Subject};
 use super::{BenchArgs, PRODUCER, kafka_of, say};
 use crate::eventually::eventually;
 use crate::pipeline::{Pipeline, STOP_PATIENCE};
+use crate::usage::{self, Subject};
 
 /// Connections, the broker's code and the first segments are warm after this.
 const WARM_UP: Duration = Duration::from_secs(2);

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::copy_bytes::{self, COPY_EVENTS, COPY_ORDERS};
 use super::sample::Sample;
-use super::usage::{self, Subject};
+use crate::usage::{self, Subject};
 
 /// As many as a stage has lanes.
 const CONNECTIONS: usize = 2;

@@ -10,7 +10,7 @@ use super::chain::Chain;
 use super::drain::Drain;
 use super::http::Http;
 use super::sample::Sample;
-use super::usage::Cpu;
+use crate::usage::Cpu;
 
 const MIB: f64 = 1024.0 * 1024.0;
 

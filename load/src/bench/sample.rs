@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::usage::Cpu;
+use crate::usage::Cpu;
 
 /// A rate and what it cost.
 #[derive(Clone, Debug, Default, Serialize)]

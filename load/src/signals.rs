@@ -1,4 +1,4 @@
-//! Ctrl-C and its relatives, heard once and never fatal: the demo ends in order instead.
+//! Ctrl-C and its relatives, heard once and never fatal: whoever listens ends in order instead.
 
 use anyhow::Context;
 use stack::Interrupt;
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Whether somebody wants an end.
 #[derive(Clone, Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     token: CancellationToken,
     interrupt: Interrupt,
 }
@@ -15,7 +15,7 @@ pub(super) struct Signals {
 impl Signals {
     /// From here on SIGINT, SIGTERM and SIGHUP no longer end this process by themselves. What follows the first is bounded,
     /// so the second has nothing to add.
-    pub(super) fn listen() -> anyhow::Result<Self> {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
         let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         let this = Self { token: CancellationToken::new(), interrupt: Interrupt::default() };
         for kind in kinds {
@@ -31,15 +31,15 @@ impl Signals {
     }
 
     /// For the start of servers, which does not run on this runtime.
-    pub(super) fn interrupt(&self) -> Interrupt {
+    pub(crate) fn interrupt(&self) -> Interrupt {
         self.interrupt.clone()
     }
 
-    pub(super) fn came(&self) -> bool {
+    pub(crate) fn came(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         self.token.cancelled().await;
     }
 }

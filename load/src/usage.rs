@@ -17,11 +17,11 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 const CHILD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// CPU seconds by name of the subject.
-pub(super) type Cpu = BTreeMap<&'static str, f64>;
+pub(crate) type Cpu = BTreeMap<&'static str, f64>;
 
 /// A process, or one with its children, under the name that the report gives it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Subject {
+pub(crate) struct Subject {
     name: &'static str,
     pid: i32,
     with_children: bool,
@@ -29,12 +29,12 @@ pub(super) struct Subject {
 
 impl Subject {
     /// This process itself.
-    pub(super) fn this(name: &'static str) -> anyhow::Result<Self> {
+    pub(crate) fn this(name: &'static str) -> anyhow::Result<Self> {
         Ok(Self { name, pid: i32::try_from(std::process::id())?, with_children: false })
     }
 
     /// The only child of this process that runs `program`.
-    pub(super) async fn child(name: &'static str, program: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn child(name: &'static str, program: &str) -> anyhow::Result<Self> {
         // Between fork and exec it bears this process's own name.
         eventually(CHILD_PATIENCE, "the child is there", async || {
             match children_running(program)?[..] {
@@ -46,7 +46,7 @@ impl Subject {
     }
 
     /// Postgres is all its processes: connections, the checkpointer, vacuum.
-    pub(super) fn servers(stack: &Stack) -> anyhow::Result<Vec<Self>> {
+    pub(crate) fn servers(stack: &Stack) -> anyhow::Result<Vec<Self>> {
         let status = stack.status()?;
         let pid =
             |name| status.iter().find(|server| server.name == name).and_then(|server| server.pid);
@@ -89,12 +89,12 @@ impl Subject {
 }
 
 /// CPU seconds that each of `subjects` has used since it began.
-pub(super) fn cpu(subjects: &[Subject]) -> anyhow::Result<Cpu> {
+pub(crate) fn cpu(subjects: &[Subject]) -> anyhow::Result<Cpu> {
     subjects.iter().map(|subject| Ok((subject.name, subject.cpu()?))).collect()
 }
 
 /// `after - before`, divided by `units`.
-pub(super) fn per(units: f64, before: &Cpu, after: &Cpu) -> Cpu {
+pub(crate) fn per(units: f64, before: &Cpu, after: &Cpu) -> Cpu {
     let of = |name| before.get(name).copied().unwrap_or(0.0);
     after.iter().map(|(name, seconds)| (*name, (seconds - of(name)) / units)).collect()
 }
@@ -153,13 +153,13 @@ fn children(pid: i32) -> Vec<i32> {
 }
 
 /// Watches memory until it is dropped.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     seen: Arc<Mutex<BTreeMap<&'static str, Vec<u64>>>>,
     task: JoinHandle<()>,
 }
 
 impl Watch {
-    pub(super) fn start(subjects: Vec<Subject>) -> Self {
+    pub(crate) fn start(subjects: Vec<Subject>) -> Self {
         let seen: Arc<Mutex<BTreeMap<&'static str, Vec<u64>>>> = Arc::default();
         let shared = seen.clone();
         let task = tokio::spawn(async move {
@@ -176,7 +176,7 @@ impl Watch {
     }
 
     /// Resident bytes of each subject over time.
-    pub(super) fn seen(&self) -> BTreeMap<&'static str, Vec<u64>> {
+    pub(crate) fn seen(&self) -> BTreeMap<&'static str, Vec<u64>> {
         self.seen.lock().expect("no code panics while it holds this lock").clone()
     }
 }

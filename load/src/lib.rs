@@ -12,3 +12,4 @@ mod signals;
 mod usage;
 pub mod demo;
 pub mod bench;
+pub mod targets;

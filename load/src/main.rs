@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use load::bench::{self, BenchArgs};
 use load::demo::{self, DemoArgs};
+use load::targets::{self, TargetsArgs};
 
 /// Drives the pipeline from outside: brings it up, places orders, and proves what became of them.
 #[derive(Parser)]
@@ -25,6 +26,8 @@ enum Command {
     ///
     /// Brings up servers of its own on free ports and removes them afterwards. Takes a few minutes.
     Bench(BenchArgs),
+    /// Print targets for vegeta, each an order of its own
+    Targets(TargetsArgs),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| match command {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(args)),
+        Command::Targets(args) => targets::run(&args),
     });
     match ended {
         Ok(code) => code,

@@ -53,8 +53,8 @@ faults: build ## The long suite: zombies, lost brokers, lost databases, a random
 bench: build ## How fast, next to how fast it could be
 	$(BIN)/order-load bench $(BENCH_ARGS)
 
-load: build ## HTTP load on a private stack: accepted per second, single and in batches
-	$(BIN)/order-load bench --only c $(BENCH_ARGS)
+load: build ## vegeta on servers of its own, judged on what arrives (PROFILE=smoke; load/README.md has the others)
+	$(BIN)/order-load run --profile $(or $(PROFILE),smoke) $(LOAD_ARGS)
 
 clean: down ## Remove what was built
 	$(CARGO) clean

@@ -13,3 +13,4 @@ mod usage;
 pub mod demo;
 pub mod bench;
 pub mod targets;
+pub mod run;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use load::bench::{self, BenchArgs};
 use load::demo::{self, DemoArgs};
+use load::run::{self, RunArgs};
 use load::targets::{self, TargetsArgs};
 
 /// Drives the pipeline from outside: brings it up, places orders, and proves what became of them.
@@ -26,6 +27,10 @@ enum Command {
     ///
     /// Brings up servers of its own on free ports and removes them afterwards. Takes a few minutes.
     Bench(BenchArgs),
+    /// Put a pipeline under load by a profile, and judge what became of the orders
+    ///
+    /// The last line is the verdict. Ctrl-C ends the run with a report on what happened so far.
+    Run(RunArgs),
     /// Print targets for vegeta, each an order of its own
     Targets(TargetsArgs),
 }
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| match command {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(args)),
+        Command::Run(args) => runtime.block_on(run::run(args)),
         Command::Targets(args) => targets::run(&args),
     });
     match ended {

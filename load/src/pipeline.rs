@@ -23,7 +23,7 @@ use tokio::process::Command;
 
 pub use self::auditor::{Audit, Finding};
 pub use self::binaries::Binaries;
-pub use self::tables::{Latency, Tables};
+pub use self::tables::{Fate, Latency, Tables};
 
 use crate::orders::Client;
 use crate::process::{Process, Spec};
@@ -125,7 +125,16 @@ impl Pipeline {
         directory: PathBuf,
         own_group: bool,
     ) -> anyhow::Result<Self> {
-        let brokers = stack.kafka_brokers()?;
+        Self::at(stack.kafka_brokers()?, prefix, url_file, directory, own_group)
+    }
+
+    fn at(
+        brokers: String,
+        prefix: TopicPrefix,
+        url_file: String,
+        directory: PathBuf,
+        own_group: bool,
+    ) -> anyhow::Result<Self> {
         let url = std::fs::read_to_string(&url_file).with_context(|| format!("read {url_file}"))?;
         let database: PgConnectOptions = url.parse().context("read the URL of the database")?;
         let environment = [
@@ -155,6 +164,22 @@ impl Pipeline {
         self.environment.push(("TEMPORAL_TASK_QUEUE".to_owned(), task_queue));
         self.supervised = true;
         Ok(())
+    }
+
+    /// The pipeline that the environment names, as for its own programs. Nothing of it is started or stopped from here.
+    pub fn from_environment(directory: &Path) -> anyhow::Result<Self> {
+        let variable =
+            |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
+        let prefix = std::env::var("TOPIC_PREFIX").unwrap_or_default();
+        let prefix = prefix.parse().context("read TOPIC_PREFIX")?;
+        let url_file = variable(URL_FILE_VARIABLE)?;
+        Self::at(variable("KAFKA_BROKERS")?, prefix, url_file, directory.to_owned(), true)
+    }
+
+    /// From here on its programs are out of reach of a Ctrl-C in the terminal, so that whoever started them can end them
+    /// in order.
+    pub fn keep_from_terminal(&mut self) {
+        self.own_group = true;
     }
 
     /// More variables for every program and tool started from here on.

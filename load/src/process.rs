@@ -94,6 +94,10 @@ impl Process {
         &self.spec.name
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn admin(&self) -> SocketAddr {
         self.spec.admin
     }
@@ -236,7 +240,8 @@ fn read_log(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn sum_of(text: &str, family: &str, labels: &[(&str, &str)]) -> Option<f64> {
+/// Sum of the series of `family` in a page of metrics whose labels contain all of `labels`.
+pub(crate) fn sum_of(text: &str, family: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let wanted: Vec<String> =
         labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
     let values = text.lines().filter_map(|line| {

@@ -33,6 +33,11 @@ impl Subject {
         Ok(Self { name, pid: i32::try_from(std::process::id())?, with_children: false })
     }
 
+    /// A process that is known by its number.
+    pub(crate) fn process(name: &'static str, pid: u32) -> anyhow::Result<Self> {
+        Ok(Self { name, pid: i32::try_from(pid)?, with_children: false })
+    }
+
     /// The only child of this process that runs `program`.
     pub(crate) async fn child(name: &'static str, program: &str) -> anyhow::Result<Self> {
         // Between fork and exec it bears this process's own name.

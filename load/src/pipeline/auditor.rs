@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
+use schemas::Timestamp;
 use serde::Deserialize;
 
 use super::Pipeline;
@@ -61,11 +62,26 @@ impl Audit {
 impl Pipeline {
     /// Waits until every order has come to its end, at most `patience`, and audits.
     pub async fn audit(&self, patience: Duration) -> anyhow::Result<Audit> {
+        self.audit_with(patience, &[]).await
+    }
+
+    /// The same for the orders placed at or after `since`.
+    pub async fn audit_since(
+        &self,
+        patience: Duration,
+        since_micros: i64,
+    ) -> anyhow::Result<Audit> {
+        let since = Timestamp::from_micros(since_micros).context("say since when")?.to_string();
+        self.audit_with(patience, &["--since", &since]).await
+    }
+
+    async fn audit_with(&self, patience: Duration, more: &[&str]) -> anyhow::Result<Audit> {
         let wait = format!("{}s", patience.as_secs());
-        let arguments = ["reconcile", "--json", "--wait", &wait, "--workflows"];
+        let mut arguments = vec!["reconcile", "--json", "--wait", &wait];
+        arguments.extend(more);
         // Workflows are looked at where there are any.
-        let arguments = &arguments[..arguments.len() - usize::from(!self.supervised)];
-        let output = self.try_tool(arguments).await?;
+        arguments.extend(self.supervised.then_some("--workflows"));
+        let output = self.try_tool(&arguments).await?;
         serde_json::from_slice(&output.stdout).with_context(|| {
             let complaint = String::from_utf8_lossy(&output.stderr);
             format!(

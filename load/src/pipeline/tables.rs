@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use uuid::Uuid;
 
 /// A connection for questions.
 #[derive(Debug)]
@@ -20,6 +21,15 @@ pub struct Latency {
     pub p95_seconds: f64,
     /// From the first order accepted to the last one final.
     pub span_seconds: f64,
+}
+
+/// What became of an order.
+#[derive(Clone, Debug)]
+pub struct Fate {
+    pub order_id: Uuid,
+    pub status: String,
+    /// From accepted to final; absent while it is not.
+    pub seconds: Option<f64>,
 }
 
 impl Tables {
@@ -82,6 +92,27 @@ impl Tables {
             p95_seconds,
             span_seconds,
         }))
+    }
+
+    /// Every order placed at or after `since`, and those of which only later facts have arrived.
+    pub async fn fates(&mut self, since_micros: i64) -> anyhow::Result<Vec<Fate>> {
+        let db = self.connection().await?;
+        let rows = sqlx::query(
+            "select order_id, status,
+                    extract(epoch from coalesce(shipped_at, rejected_at, released_at) - placed_at)::double precision
+               from orders
+              where placed_at is null
+                 or placed_at >= to_timestamp($1::double precision / 1000000)",
+        )
+        .bind(since_micros)
+        .fetch_all(db)
+        .await
+        .context("read what became of the orders")?;
+        let fate = |row: &sqlx::postgres::PgRow| {
+            let (order_id, status, seconds) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            Ok(Fate { order_id, status, seconds })
+        };
+        rows.iter().map(fate).collect()
     }
 
     /// The single number that `query` asks for. For constant queries of tests.

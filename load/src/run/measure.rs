@@ -1,0 +1,413 @@
+//! One run: attack, wait for the drain, ask the auditor, read the tables, put the numbers together.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use schemas::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::look::{Eyes, Metrics};
+use super::observed::{Audited, Counter, Drain, Lag, Observed, Quantiles, Usage};
+use super::profile::{Budget, Step};
+use super::progress::{Progress, Standing};
+use super::tally::{Felt, Tally};
+use super::vegeta::{Attack, Vegeta};
+use crate::pipeline::{Fate, Pipeline};
+use crate::signals::Signals;
+use crate::targets::{Targets, Traffic};
+use crate::usage::{self, Subject, Watch};
+
+/// How often it is looked. The lag that is looked at moves once a second.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How exactly the end of the drain is known.
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The clocks of client and pipeline may differ by so much.
+const CLOCKS: Duration = Duration::from_secs(2);
+/// The auditor reads every topic, on busy cores.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
+const IDS_SHOWN: usize = 5;
+const MIB: f64 = 1024.0 * 1024.0;
+const FINAL: [&str; 4] = ["shipped", "rejected", "declined", "cancelled"];
+
+/// The pipeline under load.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) pipeline: Pipeline,
+    /// Where the API is.
+    pub(crate) url: String,
+    pub(crate) eyes: Eyes,
+    /// Processes in sight.
+    pub(crate) subjects: Vec<Subject>,
+    /// Whether nobody else places orders.
+    pub(crate) is_own: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) run: String,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) traffic: Traffic,
+    pub(crate) budget: Budget,
+    /// Where vegeta's results go.
+    pub(crate) folder: PathBuf,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) observed: Observed,
+    pub(crate) moments: Vec<Moment>,
+    /// Client latency by second.
+    pub(crate) latencies: Vec<Second>,
+    /// Client latency by share of requests, for the distribution.
+    pub(crate) distribution: Vec<(f64, f64)>,
+}
+
+/// The pipeline at a time of the run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Moment {
+    /// Seconds since the run began.
+    pub(crate) at: f64,
+    pub(crate) offered: u64,
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
+    pub(crate) completed: u64,
+    pub(crate) metrics: Metrics,
+    /// Resident MiB by process.
+    pub(crate) memory: BTreeMap<String, f64>,
+}
+
+/// The requests whose turn was in one second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Second {
+    pub(crate) at: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Site {
+    /// Runs `plan` to its end, or to the first signal.
+    pub(crate) async fn measure(
+        &self,
+        vegeta: &Vegeta,
+        plan: &Plan,
+        signals: &Signals,
+    ) -> anyhow::Result<Measured> {
+        let mut tables = self.pipeline.tables().await?;
+        let mut run = Run {
+            site: self,
+            plan,
+            begun: Instant::now(),
+            attack_ended: None,
+            interrupted: None,
+            tally: Arc::default(),
+            final_before: final_orders(&mut tables).await?,
+            tables,
+            moments: Vec::new(),
+            progress: Progress::of(plan.offered_until(f64::INFINITY)),
+            watch: Watch::start(self.subjects.clone()),
+        };
+        let since = Timestamp::now().as_micros() - i64::try_from(CLOCKS.as_micros())?;
+        let (before, cpu) = (self.eyes.look().await, usage::cpu(&self.subjects)?);
+        run.attack(vegeta, signals).await?;
+        let drain = run.drain().await?;
+        run.progress.finish();
+        // Counted before the auditor works the servers.
+        let used = usage::cpu(&self.subjects)?;
+        let cpu = usage::per(1.0, &cpu, &used);
+        let patience = if drain.ended { AUDIT_PATIENCE } else { Duration::ZERO };
+        let audit = self.pipeline.audit_since(patience, since).await?;
+        let fates = run.tables.fates(since).await?;
+        let after = self.eyes.look().await;
+
+        let Run { tally, moments, attack_ended, interrupted, begun, watch, .. } = run;
+        let tally = tally.lock().expect("no code panics while it holds this lock");
+        let seconds = attack_ended.unwrap_or_else(Instant::now) - begun;
+        let until = interrupted.map_or(f64::INFINITY, |at| (at - begun).as_secs_f64());
+        let mut observed = Observed {
+            interrupted: interrupted.is_some(),
+            seconds: seconds.as_secs_f64(),
+            offered: plan.offered_until(until),
+            drain,
+            lag: peaks(&moments),
+            usage: usages(&cpu, &watch),
+            audit: Audited::from(&audit),
+            ..tally.observed()
+        };
+        observed.follow(&tally.accepted, &fates, plan.budget.late_after_seconds);
+        if self.is_own {
+            observed.counters = counters(&observed, &before, &after);
+            // Whoever places an order without being told so may have placed each unknown one.
+            let most = observed.accepted + observed.unknown_orders();
+            observed.counters.push(Counter {
+                name: "orders in the topic".to_owned(),
+                moved: Some(observed.audit.placed as f64),
+                at_least: observed.accepted,
+                at_most: most,
+            });
+        }
+        let felt = tally.felt(&plan.steps);
+        observed.client = Quantiles::of(felt.iter().map(|felt| felt.latency).collect());
+        let latencies = by_second(&felt);
+        Ok(Measured { observed, moments, latencies, distribution: distribution(&felt) })
+    }
+}
+
+impl Plan {
+    /// Requests that are due in the first `seconds`.
+    pub(crate) fn offered_until(&self, seconds: f64) -> u64 {
+        let mut left = seconds;
+        let due = self.steps.iter().map(|step| {
+            let here = left.clamp(0.0, f64::from(step.seconds));
+            left -= here;
+            (here * f64::from(step.rate)) as u64
+        });
+        due.sum()
+    }
+}
+
+struct Run<'a> {
+    site: &'a Site,
+    plan: &'a Plan,
+    begun: Instant,
+    attack_ended: Option<Instant>,
+    interrupted: Option<Instant>,
+    tally: Arc<Mutex<Tally>>,
+    tables: crate::pipeline::Tables,
+    final_before: u64,
+    moments: Vec<Moment>,
+    progress: Progress,
+    watch: Watch,
+}
+
+impl Run<'_> {
+    /// Each step begins when it is due, whatever the one before still waits for.
+    async fn attack(&mut self, vegeta: &Vegeta, signals: &Signals) -> anyhow::Result<()> {
+        let targets = Targets::new(&self.site.url, &self.plan.run, &self.plan.traffic);
+        let targets = Arc::new(Mutex::new(targets));
+        let mut attacks: Vec<Attack> = Vec::new();
+        self.begun = Instant::now();
+        let mut due = self.begun;
+        let mut steps = self.plan.steps.iter().enumerate();
+        let mut next = steps.next();
+        loop {
+            if signals.came() && self.interrupted.is_none() {
+                self.interrupted = Some(Instant::now());
+                eprintln!(
+                    "interrupted: nothing more is sent, what was accepted is followed to its end"
+                );
+                next = None;
+                for attack in &mut attacks {
+                    attack.stop()?;
+                }
+            }
+            if let Some((number, step)) = next.filter(|_| Instant::now() >= due) {
+                let file = results_file(&self.plan.folder, number);
+                let tally = self.tally.clone();
+                let hear = move |hit| {
+                    let mut tally = tally.lock().expect("no code panics while it holds this lock");
+                    tally.hear(number, hit);
+                };
+                attacks.push(vegeta.attack(*step, targets.clone(), &file, hear)?);
+                due += Duration::from_secs(step.seconds.into());
+                next = steps.next();
+            }
+            if next.is_none() && attacks.iter().all(Attack::has_ended) {
+                break;
+            }
+            self.moment().await?;
+            let until = Instant::now() + LOOK_EVERY;
+            let until = if next.is_some() { until.min(due) } else { until };
+            tokio::select! {
+                () = tokio::time::sleep_until(until.into()) => {}
+                () = signals.wait(), if self.interrupted.is_none() => {}
+            }
+        }
+        self.attack_ended = Some(Instant::now());
+        attacks.into_iter().try_for_each(Attack::ended)
+    }
+
+    /// Waits until as many orders have ended as were accepted.
+    async fn drain(&mut self) -> anyhow::Result<Drain> {
+        let begun = Instant::now();
+        let patience = Duration::from_secs(self.plan.budget.drain_patience_seconds.into());
+        let mut looked = begun;
+        loop {
+            let accepted = self.heard(|tally| tally.accepted.len()) as u64;
+            let ended = final_orders(&mut self.tables).await?.saturating_sub(self.final_before);
+            let seconds = begun.elapsed().as_secs_f64();
+            if ended >= accepted || begun.elapsed() >= patience {
+                self.moment().await?;
+                return Ok(Drain { seconds, ended: ended >= accepted });
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                self.moment().await?;
+            }
+            tokio::time::sleep(DRAIN_LOOK_EVERY).await;
+        }
+    }
+
+    fn heard<T>(&self, ask: impl FnOnce(&Tally) -> T) -> T {
+        ask(&self.tally.lock().expect("no code panics while it holds this lock"))
+    }
+
+    async fn moment(&mut self) -> anyhow::Result<()> {
+        let at = self.begun.elapsed().as_secs_f64();
+        let metrics = self.site.eyes.look().await;
+        let ended = final_orders(&mut self.tables).await?.saturating_sub(self.final_before);
+        let (accepted, rejected) =
+            self.heard(|tally| (tally.accepted.len() as u64, tally.rejected_orders()));
+        let offered = match self.interrupted {
+            Some(when) => self.plan.offered_until((when - self.begun).as_secs_f64()),
+            None => self.plan.offered_until(at),
+        };
+        self.progress.show(Standing {
+            offered,
+            accepted,
+            rejected,
+            completed: ended,
+            lag_records: metrics.lag.values().map(|lag| lag.records).sum(),
+            lag_seconds: metrics.lag.values().map(|lag| lag.seconds).fold(0.0, f64::max),
+        });
+        let seen = self.watch.seen();
+        let last = |bytes: &Vec<u64>| bytes.last().map(|bytes| *bytes as f64 / MIB);
+        let memory = seen
+            .iter()
+            .filter_map(|(name, bytes)| Some(((*name).to_owned(), last(bytes)?)))
+            .collect();
+        let completed = ended;
+        self.moments.push(Moment { at, offered, accepted, rejected, completed, metrics, memory });
+        Ok(())
+    }
+}
+
+impl Observed {
+    /// What became of every order that was accepted.
+    fn follow(&mut self, accepted: &HashSet<Uuid>, fates: &[Fate], late_after: f64) {
+        let mut nowhere = accepted.clone();
+        let mut times = Vec::with_capacity(accepted.len());
+        for fate in fates.iter().filter(|fate| accepted.contains(&fate.order_id)) {
+            nowhere.remove(&fate.order_id);
+            match fate.seconds.filter(|_| FINAL.contains(&fate.status.as_str())) {
+                Some(seconds) => {
+                    *self.completed.entry(fate.status.clone()).or_default() += 1;
+                    self.late += u64::from(seconds > late_after);
+                    times.push(seconds);
+                }
+                None => self.open += 1,
+            }
+        }
+        self.late += self.open + nowhere.len() as u64;
+        self.missing = nowhere.len() as u64;
+        let mut ids: Vec<_> = nowhere.into_iter().collect();
+        ids.sort();
+        self.missing_ids = ids.iter().take(IDS_SHOWN).map(Uuid::to_string).collect();
+        self.to_final = Quantiles::of(times);
+    }
+}
+
+impl From<&crate::pipeline::Audit> for Audited {
+    fn from(audit: &crate::pipeline::Audit) -> Self {
+        let findings = audit.findings.iter();
+        Self {
+            reconciled: audit.reconciled,
+            placed: audit.placed,
+            lost: audit.lost,
+            duplicated: audit.duplicated,
+            phantom: audit.phantom,
+            mismatched: audit.mismatched,
+            pending: audit.pending,
+            dead_lettered: audit.dead_lettered,
+            findings: findings
+                .map(|finding| format!("{}: {} ({})", finding.kind, finding.what, finding.count))
+                .collect(),
+        }
+    }
+}
+
+fn results_file(folder: &Path, step: usize) -> PathBuf {
+    folder.join(format!("results-{step}.bin"))
+}
+
+async fn final_orders(tables: &mut crate::pipeline::Tables) -> anyhow::Result<u64> {
+    let statuses = tables.orders_by_status().await.context("count the orders that ended")?;
+    let orders: i64 = FINAL.iter().filter_map(|status| statuses.get(*status)).sum();
+    Ok(orders.unsigned_abs())
+}
+
+fn counters(seen: &Observed, before: &Metrics, after: &Metrics) -> Vec<Counter> {
+    let moved = |of: fn(&Metrics) -> Option<f64>| Some(of(after)? - of(before).unwrap_or(0.0));
+    let completed = seen.completed_orders();
+    let unknown = seen.unknown_orders();
+    vec![
+        Counter {
+            name: "orders_created_total".to_owned(),
+            moved: moved(|metrics| metrics.created),
+            at_least: seen.accepted,
+            at_most: seen.accepted + unknown,
+        },
+        Counter {
+            name: "order_processing_duration_seconds_count".to_owned(),
+            moved: moved(|metrics| metrics.finished),
+            at_least: completed,
+            at_most: completed + unknown,
+        },
+    ]
+}
+
+fn peaks(moments: &[Moment]) -> BTreeMap<String, Lag> {
+    let mut peaks: BTreeMap<String, Lag> = BTreeMap::new();
+    for (stage, lag) in moments.iter().flat_map(|moment| &moment.metrics.lag) {
+        let peak = peaks.entry(stage.clone()).or_default();
+        peak.records = peak.records.max(lag.records);
+        peak.seconds = peak.seconds.max(lag.seconds);
+    }
+    peaks
+}
+
+fn usages(cpu: &usage::Cpu, watch: &Watch) -> BTreeMap<String, Usage> {
+    let seen = watch.seen();
+    let of = |(name, cpu_seconds): (&&'static str, &f64)| {
+        let bytes = seen.get(name).map(Vec::as_slice).unwrap_or_default();
+        let mib = |bytes: Option<&u64>| bytes.map_or(0.0, |bytes| *bytes as f64 / MIB);
+        let usage = Usage {
+            cpu_seconds: *cpu_seconds,
+            peak_mib: mib(bytes.iter().max()),
+            last_mib: mib(bytes.last()),
+        };
+        ((*name).to_owned(), usage)
+    };
+    cpu.iter().map(of).collect()
+}
+
+fn by_second(felt: &[Felt]) -> Vec<Second> {
+    let begun = felt.iter().map(|felt| felt.due).fold(f64::INFINITY, f64::min);
+    let mut seconds: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for felt in felt {
+        seconds.entry((felt.due - begun) as u64).or_default().push(felt.latency);
+    }
+    let second = |(second, latencies)| {
+        let Quantiles { p50, p99, max, .. } = Quantiles::of(latencies)?;
+        Some(Second { at: second as f64, p50, p99, max })
+    };
+    seconds.into_iter().filter_map(second).collect()
+}
+
+/// Share of requests and the latency that so many stay below, ever finer towards the slowest.
+fn distribution(felt: &[Felt]) -> Vec<(f64, f64)> {
+    let mut latencies: Vec<f64> = felt.iter().map(|felt| felt.latency).collect();
+    latencies.sort_by(f64::total_cmp);
+    let shares = (0..=60).map(|n| 1.0 - 10_f64.powf(-f64::from(n) / 15.0));
+    let at = |share: f64| {
+        let rank = ((share * latencies.len() as f64).ceil() as usize).max(1);
+        Some((share, *latencies.get(rank - 1)?))
+    };
+    shares.filter_map(at).collect()
+}

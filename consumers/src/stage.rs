@@ -138,14 +138,14 @@ pub struct Effect {
     pub cause: usize,
 }
 
-/// An order that became final.
+/// An order that became final, told once.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Its final status.
     pub status: &'static str,
     /// From accepted to final, in seconds.
     pub seconds: f64,
-    /// Number of the event in the batch that made it final.
+    /// Number of the event in the batch after which that was known.
     pub cause: usize,
 }
 

@@ -44,6 +44,15 @@ pub(crate) struct Standing {
     pub(crate) order_id: OrderId,
     pub(crate) status: String,
     pub(crate) placed_at: Option<Timestamp>,
+    /// When it became final; absent while it is not.
+    pub(crate) ended_at: Option<Timestamp>,
+}
+
+impl Standing {
+    /// Seconds from accepted to final, once both are known, in whichever order that happens.
+    pub(crate) fn seconds_to_final(&self) -> Option<f64> {
+        Some(self.ended_at?.seconds_since(self.placed_at?))
+    }
 }
 
 /// Adds new orders by COPY. Fails with a unique violation when any of them is known already.
@@ -91,7 +100,7 @@ pub(crate) async fn merge_placed(
                 items       = coalesce(orders.items, excluded.items),
                 placed_at   = coalesce(orders.placed_at, excluded.placed_at),
                 updated_at  = greatest(orders.updated_at, excluded.updated_at)
-         returning order_id, status, placed_at",
+         returning order_id, status, placed_at, coalesce(shipped_at, rejected_at, released_at)",
     )
     .bind(ids)
     .bind(customers)
@@ -138,7 +147,7 @@ pub(crate) async fn merge_facts(
                 cancel_requested_at = least(orders.cancel_requested_at, excluded.cancel_requested_at),
                 release_reason      = least(orders.release_reason, excluded.release_reason),
                 reason              = least(orders.reason, excluded.reason)
-         returning order_id, status, placed_at",
+         returning order_id, status, placed_at, coalesce(shipped_at, rejected_at, released_at)",
     )
     .bind(ids)
     .bind(times(facts, |fact| fact.updated_at))
@@ -163,7 +172,8 @@ pub(crate) async fn lock(
     orders: &[Uuid],
 ) -> Result<HashMap<OrderId, Standing>, sqlx::Error> {
     let rows = sqlx::query(
-        "select order_id, status, placed_at from orders where order_id = any($1)
+        "select order_id, status, placed_at, coalesce(shipped_at, rejected_at, released_at)
+           from orders where order_id = any($1)
           order by order_id for no key update",
     )
     .bind(orders)
@@ -250,6 +260,7 @@ fn standing(row: sqlx::postgres::PgRow) -> Result<Standing, sqlx::Error> {
         order_id: OrderId(row.try_get(0)?),
         status: row.try_get(1)?,
         placed_at: row.try_get::<Option<PgTime>, _>(2)?.map(|time| time.0),
+        ended_at: row.try_get::<Option<PgTime>, _>(3)?.map(|time| time.0),
     })
 }
 

@@ -25,7 +25,7 @@ use crate::usage::{self, Subject, Watch};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How exactly the end of the drain is known.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The clocks of client and pipeline may differ by so much.
+/// The clocks of this machine and of a pipeline elsewhere may differ by so much.
 const CLOCKS: Duration = Duration::from_secs(2);
 /// The auditor reads every topic, on busy cores.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -106,6 +106,7 @@ impl Site {
             begun: Instant::now(),
             attack_ended: None,
             interrupted: None,
+            since: 0,
             tally: Arc::default(),
             final_before: final_orders(&mut tables).await?,
             tables,
@@ -113,8 +114,9 @@ impl Site {
             progress: Progress::of(plan.offered_until(f64::INFINITY)),
             watch: Watch::start(self.subjects.clone()),
         };
-        let since = Timestamp::now().as_micros() - i64::try_from(CLOCKS.as_micros())?;
         let (before, cpu) = (self.eyes.look().await, usage::cpu(&self.subjects)?);
+        let clocks = if self.is_own { Duration::ZERO } else { CLOCKS };
+        run.since = Timestamp::now().as_micros() - i64::try_from(clocks.as_micros())?;
         run.attack(vegeta, signals).await?;
         let drain = run.drain().await?;
         run.progress.finish();
@@ -122,8 +124,8 @@ impl Site {
         let used = usage::cpu(&self.subjects)?;
         let cpu = usage::per(1.0, &cpu, &used);
         let patience = if drain.ended { AUDIT_PATIENCE } else { Duration::ZERO };
-        let audit = self.pipeline.audit_since(patience, since).await?;
-        let fates = run.tables.fates(since).await?;
+        let audit = self.pipeline.audit_since(patience, run.since).await?;
+        let fates = run.tables.fates(run.since).await?;
         let after = self.eyes.look().await;
 
         let Run { tally, moments, attack_ended, interrupted, begun, watch, .. } = run;
@@ -178,6 +180,8 @@ struct Run<'a> {
     begun: Instant,
     attack_ended: Option<Instant>,
     interrupted: Option<Instant>,
+    /// The time before the first request, in microseconds since 1970.
+    since: i64,
     tally: Arc<Mutex<Tally>>,
     tables: crate::pipeline::Tables,
     final_before: u64,
@@ -233,18 +237,17 @@ impl Run<'_> {
         attacks.into_iter().try_for_each(Attack::ended)
     }
 
-    /// Waits until as many orders have ended as were accepted.
+    /// Waits until every order that was accepted has ended, and counts from the last answer.
     async fn drain(&mut self) -> anyhow::Result<Drain> {
-        let begun = Instant::now();
+        let begun = self.heard(|tally| tally.last_heard).unwrap_or_else(Instant::now);
         let patience = Duration::from_secs(self.plan.budget.drain_patience_seconds.into());
-        let mut looked = begun;
+        let mut looked = Instant::now();
         loop {
-            let accepted = self.heard(|tally| tally.accepted.len()) as u64;
-            let ended = final_orders(&mut self.tables).await?.saturating_sub(self.final_before);
+            let ended = self.has_drained().await?;
             let seconds = begun.elapsed().as_secs_f64();
-            if ended >= accepted || begun.elapsed() >= patience {
+            if ended || begun.elapsed() >= patience {
                 self.moment().await?;
-                return Ok(Drain { seconds, ended: ended >= accepted });
+                return Ok(Drain { seconds, ended });
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
@@ -252,6 +255,21 @@ impl Run<'_> {
             }
             tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         }
+    }
+
+    async fn has_drained(&mut self) -> anyhow::Result<bool> {
+        let accepted = self.heard(|tally| tally.accepted.len()) as u64;
+        // Cheap, and enough of an answer most of the time.
+        if final_orders(&mut self.tables).await?.saturating_sub(self.final_before) < accepted {
+            return Ok(false);
+        }
+        // Others may have ended instead: orders of other clients, or those whose answer never came.
+        let fates = self.tables.fates(self.since).await?;
+        let accepted_and_final = self.heard(|tally| {
+            let is_ours = |fate: &&Fate| tally.accepted.contains(&fate.order_id);
+            fates.iter().filter(is_ours).filter(|fate| is_final(fate)).count() as u64
+        });
+        Ok(accepted_and_final >= accepted)
     }
 
     fn heard<T>(&self, ask: impl FnOnce(&Tally) -> T) -> T {
@@ -295,7 +313,7 @@ impl Observed {
         let mut times = Vec::with_capacity(accepted.len());
         for fate in fates.iter().filter(|fate| accepted.contains(&fate.order_id)) {
             nowhere.remove(&fate.order_id);
-            match fate.seconds.filter(|_| FINAL.contains(&fate.status.as_str())) {
+            match fate.seconds.filter(|_| is_final(fate)) {
                 Some(seconds) => {
                     *self.completed.entry(fate.status.clone()).or_default() += 1;
                     self.late += u64::from(seconds > late_after);
@@ -330,6 +348,10 @@ impl From<&crate::pipeline::Audit> for Audited {
                 .collect(),
         }
     }
+}
+
+fn is_final(fate: &Fate) -> bool {
+    FINAL.contains(&fate.status.as_str())
 }
 
 fn results_file(folder: &Path, step: usize) -> PathBuf {

@@ -1,6 +1,7 @@
 //! Counts what vegeta tells, while it comes, and keeps what percentiles need.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -15,6 +16,8 @@ const NANOS: f64 = 1e9;
 pub(crate) struct Tally {
     pub(crate) accepted: HashSet<Uuid>,
     pub(crate) sent: u64,
+    /// When the last answer, or the lack of one, was heard of.
+    pub(crate) last_heard: Option<Instant>,
     orders_sent: u64,
     repeated: u64,
     rejected: BTreeMap<String, u64>,
@@ -56,6 +59,7 @@ impl Tally {
             Meaning::Other(kind, status) => more(&mut self.others, format!("{kind} {status}")),
         }
         self.sent += 1;
+        self.last_heard = Some(Instant::now());
         self.orders_sent += u64::from(is_order);
         if self.timings.len() <= step {
             self.timings.resize(step + 1, Vec::new());

@@ -30,6 +30,7 @@ use crate::process::{Process, Spec};
 
 /// Names the file that holds the URL of the database, which itself is a secret.
 const URL_FILE_VARIABLE: &str = "DATABASE_URL_FILE";
+const URL_FILE: &str = "database-url";
 /// Names Temporal, as for every Temporal client.
 const TEMPORAL_VARIABLE: &str = "TEMPORAL_ADDRESS";
 
@@ -113,7 +114,7 @@ impl Pipeline {
         let prefix = format!("{name}-{id}.").parse().context("make a topic prefix")?;
         std::fs::create_dir_all(directory)
             .with_context(|| format!("create {}", directory.display()))?;
-        let url_file = directory.join("database-url");
+        let url_file = directory.join(URL_FILE);
         write_private(&url_file, url.as_str())?;
         Self::new(stack, prefix, url_file.display().to_string(), directory.to_owned(), false)
     }
@@ -187,6 +188,12 @@ impl Pipeline {
         let settings =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         self.environment.extend(settings);
+    }
+
+    /// Removes the file with the password of a database that is no more; logs stay.
+    pub fn forget_password(&self) -> anyhow::Result<()> {
+        let file = self.directory.join(URL_FILE);
+        std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
     }
 
     pub fn brokers(&self) -> &str {
@@ -375,6 +382,11 @@ impl Pipeline {
     ) -> anyhow::Result<Process> {
         let [admin] = free_addresses()?;
         Process::start(change(self.stages(name, stages, admin)))
+    }
+
+    /// How to connect to the database.
+    pub fn database(&self) -> &PgConnectOptions {
+        &self.database
     }
 
     /// A look into the database.

@@ -1,7 +1,6 @@
 //! The client library's calls back to us, noted down for the reader. They come on the thread that polls, in the middle of
 //! a poll, so nothing here waits or decides.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -9,7 +8,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
-use serde::Deserialize;
 
 /// What the group did with our partitions.
 pub(crate) enum Change {
@@ -21,17 +19,12 @@ pub(crate) enum Change {
 #[derive(Default)]
 pub(crate) struct Callbacks {
     changes: Mutex<Vec<Change>>,
-    statistics: Mutex<Option<Statistics>>,
     closing: Mutex<bool>,
 }
 
 impl Callbacks {
     pub(crate) fn take_changes(&self) -> Vec<Change> {
         std::mem::take(&mut *self.changes.lock().expect("no code panics while it holds this lock"))
-    }
-
-    pub(crate) fn take_statistics(&self) -> Option<Statistics> {
-        self.statistics.lock().expect("no code panics while it holds this lock").take()
     }
 
     pub(crate) fn closing(&self) {
@@ -46,14 +39,6 @@ impl ClientContext for Callbacks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%error, reason, "Kafka consumer");
-    }
-
-    /// Parses only the ends of logs; the full statistics are a hundred maps per call.
-    fn stats_raw(&self, statistics: &[u8]) {
-        if let Ok(statistics) = serde_json::from_slice(statistics) {
-            *self.statistics.lock().expect("no code panics while it holds this lock") =
-                Some(statistics);
-        }
     }
 }
 
@@ -74,21 +59,4 @@ impl ConsumerContext for Callbacks {
         let change = if assigned { Change::Assigned(list.clone()) } else { Change::Revoked };
         self.changes.lock().expect("no code panics while it holds this lock").push(change);
     }
-}
-
-#[derive(Deserialize)]
-pub(crate) struct Statistics {
-    #[serde(default)]
-    pub(crate) topics: HashMap<String, TopicStatistics>,
-}
-
-#[derive(Deserialize)]
-pub(crate) struct TopicStatistics {
-    pub(crate) partitions: HashMap<String, LogEnds>,
-}
-
-#[derive(Deserialize)]
-pub(crate) struct LogEnds {
-    pub(crate) hi_offset: i64,
-    pub(crate) ls_offset: i64,
 }

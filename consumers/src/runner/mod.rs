@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 mod batch;
 mod backoff;
 mod effects;
+mod ends;
 mod intake;
 mod lane;
 pub mod metrics;

@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
             self.make_room();
             if last_commit.elapsed() >= COMMIT_EVERY {
                 last_commit = Instant::now();
-                self.hear_statistics();
+                self.note_the_idle();
                 self.commit();
                 if self.is_stuck() {
                     return Ok(End::StartOver);
@@ -374,20 +374,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn hear_statistics(&mut self) {
-        let Some(statistics) = self.consumer.context().take_statistics() else { return };
-        let prefix = &self.source.kafka.topic_prefix;
-        for (topic, partitions) in statistics.topics {
-            let Some(role) = prefix.role_of(&topic) else { continue };
-            for (number, ends) in partitions.partitions {
-                let Ok(number) = number.parse() else { continue };
-                let Some(reading) = self.partitions.get_mut(&(role, number)) else { continue };
-                // With read_committed the log ends, for us, before the first open transaction.
-                let end = if ends.ls_offset >= 0 { ends.ls_offset } else { ends.hi_offset };
-                reading.partition.heard_of_end(end);
-                if end <= reading.expected {
-                    reading.alive = Instant::now();
-                }
+    /// Where there is nothing more to read, reading nothing is no sign of being stuck.
+    fn note_the_idle(&mut self) {
+        for reading in self.partitions.values_mut() {
+            if reading.partition.end_offset().is_some_and(|end| end <= reading.expected) {
+                reading.alive = Instant::now();
             }
         }
     }

@@ -4,7 +4,8 @@
 //! Reading starts where Postgres says, never where Kafka's committed offset says. A gap between the two ends of a
 //! partition's log and the stage's progress is data loss: said loudly, counted, and the stage stops.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 
 use super::Signals;
 use super::callbacks::Callbacks;
+use super::ends;
 use super::metrics::StageMetrics;
 use super::progress::{Owned, Partition};
 use super::queue::Queue;
@@ -24,8 +26,6 @@ use super::reader::Reader;
 use crate::config::RunnerConfig;
 use crate::stage::SourcePartition;
 
-/// Statistics of the client library: ends of logs.
-const STATISTICS_EVERY_MS: &str = "1000";
 /// As much as a process can hold for a moment.
 const LARGEST_EXPANDED: &str = "536870912";
 /// How long a broker may take to say where a log starts and ends.
@@ -74,9 +74,18 @@ impl Source {
     /// The life of one consumer.
     fn consume(&self) -> anyhow::Result<End> {
         let consumer = self.subscribe()?;
-        let mut reader = Reader::new(self, &consumer);
-        let end = reader.read();
-        reader.give_up_partitions();
+        let end = thread::scope(|scope| {
+            // Dropped when reading ends, however it does.
+            let (_reading, stop) = mpsc::channel();
+            scope.spawn({
+                let consumer = &consumer;
+                move || ends::follow(self.stage, consumer, &self.owned, &stop)
+            });
+            let mut reader = Reader::new(self, &consumer);
+            let end = reader.read();
+            reader.give_up_partitions();
+            end
+        });
         // From here on the library answers rebalances itself, or closing would wait for us.
         consumer.context().closing();
         drop(consumer);
@@ -107,8 +116,7 @@ impl Source {
             .set("fetch.max.bytes", "2097152")
             // Also the most that a compressed batch may expand to. At the default of 100 MB one batch of a few kilobytes
             // would stop the partition for ever; nothing is taken that does not come.
-            .set("receive.message.max.bytes", LARGEST_EXPANDED)
-            .set("statistics.interval.ms", STATISTICS_EVERY_MS);
+            .set("receive.message.max.bytes", LARGEST_EXPANDED);
         let consumer = BaseConsumer::from_config_and_context(&config, Callbacks::default())
             .context("creating the Kafka consumer; check the Kafka settings")?;
         let names: Vec<String> =

@@ -16,6 +16,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod world;
+mod lag;
 mod ledger;
 mod events;
 mod life;

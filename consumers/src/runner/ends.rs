@@ -1,0 +1,67 @@
+//! Where the logs of owned partitions end, asked of their brokers once a second, on a thread of its own.
+//!
+//! The client library learns of an end with the records it fetches, and fetches nothing while a stage has more in hand
+//! than it can do: its figure would show too little lag just when there is much.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::callbacks::Callbacks;
+use super::progress::Owned;
+
+/// How old a figure of lag may be.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// An answer that comes later is not worth the wait; nor may it hold up the end of a consumer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Asks until the other end of `stop` is dropped.
+pub(crate) fn follow(
+    stage: &'static str,
+    consumer: &BaseConsumer<Callbacks>,
+    owned: &Owned,
+    stop: &Receiver<Infallible>,
+) {
+    let mut answered = true;
+    while stop.recv_timeout(ASK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let asked = ask(consumer, owned);
+        if let Err(error) = &asked
+            && answered
+        {
+            tracing::warn!(stage, %error, "asking where logs end; lag counts from what is known");
+        }
+        answered = asked.is_ok();
+    }
+}
+
+/// One request per broker. With read_committed a log ends, for us, before the first open transaction.
+fn ask(consumer: &BaseConsumer<Callbacks>, owned: &Owned) -> KafkaResult<()> {
+    let partitions = owned.all();
+    if partitions.is_empty() {
+        return Ok(());
+    }
+    let mut wanted = TopicPartitionList::with_capacity(partitions.len());
+    for partition in &partitions {
+        wanted.add_partition_offset(&partition.source.topic, partition.number(), Offset::End)?;
+    }
+    let found = consumer.offsets_for_times(wanted, PATIENCE)?;
+    let ends: HashMap<_, _> = found
+        .elements()
+        .iter()
+        .filter_map(|found| match found.offset() {
+            Offset::Offset(end) => Some(((found.topic().to_owned(), found.partition()), end)),
+            _ => None,
+        })
+        .collect();
+    for partition in &partitions {
+        if let Some(end) = ends.get(&(partition.source.topic.clone(), partition.number())) {
+            partition.heard_of_end(*end);
+        }
+    }
+    Ok(())
+}

@@ -42,7 +42,8 @@ impl Hit {
     /// Reads a line of `vegeta encode -to csv`.
     pub(crate) fn parse(line: &str) -> anyhow::Result<Self> {
         let fields = split(line);
-        let [sent_at, status, latency, _, _, error, body, _, number, method, url, ..] = &fields[..]
+        let [sent_at, status, latency, _, _, error, body, _, number, method, url, headers, ..] =
+            &fields[..]
         else {
             anyhow::bail!("it has {} fields", fields.len());
         };
@@ -51,12 +52,19 @@ impl Hit {
             sent_at: sent_at.parse().context("read the time")?,
             latency: latency.parse().context("read the latency")?,
             number: number.parse().context("read the number")?,
-            meaning: meaning(method, url, status, error, body),
+            meaning: meaning(method, url, status, error, body, headers),
         })
     }
 }
 
-fn meaning(method: &str, url: &str, status: u16, error: &str, body: &str) -> Meaning {
+fn meaning(
+    method: &str,
+    url: &str,
+    status: u16,
+    error: &str,
+    body: &str,
+    headers: &str,
+) -> Meaning {
     match (method, url.ends_with("/cancel")) {
         ("", _) => return Meaning::Nothing,
         ("GET", _) => return Meaning::Other("read", status),
@@ -74,15 +82,27 @@ fn meaning(method: &str, url: &str, status: u16, error: &str, body: &str) -> Mea
         (0, _) => Meaning::Unknown(format!("no answer: {}", cause(error))),
         (400..=499, Answer { code, .. }) => Meaning::Rejected(named(code)),
         (503, Answer { code: Some(code), .. }) if code == "overloaded" => {
-            Meaning::Rejected(named(Some(code)))
+            let when = if says_when(headers) { "" } else { " without Retry-After" };
+            Meaning::Rejected(named(Some(code)) + when)
         }
         (_, Answer { code, .. }) => Meaning::Unknown(named(code)),
     }
 }
 
+/// Whether the answer's headers, in base64, tell the client when to come back.
+fn says_when(headers: &str) -> bool {
+    let headers = STANDARD.decode(headers).unwrap_or_default();
+    let mut lines = headers.split(|byte| *byte == b'\n');
+    lines.any(|line| line.to_ascii_lowercase().starts_with(b"retry-after:"))
+}
+
 /// Without addresses, of which there are as many as connections.
 fn cause(error: &str) -> &str {
-    error.rsplit(": ").next().unwrap_or(error)
+    match error.rsplit(": ").next().unwrap_or(error) {
+        // As vegeta prints an error that it does not know.
+        "%!w(<nil>)" => "connection lost",
+        cause => cause,
+    }
 }
 
 /// The fields of a line; a field in quotes has its quotes doubled.
@@ -110,7 +130,10 @@ mod tests {
 
     fn line(status: u16, error: &str, body: &str, method: &str, url: &str) -> String {
         let body = STANDARD.encode(body);
-        format!("1700000000000000001,{status},2500000,180,70,{error},{body},,7,{method},{url},")
+        let headers = STANDARD.encode("Content-Length: 2\r\nRetry-After: 1\r\n");
+        format!(
+            "1700000000000000001,{status},2500000,180,70,{error},{body},,7,{method},{url},{headers}"
+        )
     }
 
     fn meaning_of(status: u16, error: &str, body: &str) -> Meaning {
@@ -142,6 +165,17 @@ mod tests {
         assert_eq!(meaning_of(500, "", "oops"), Meaning::Unknown("500".to_owned()));
         // An acceptance that cannot be followed up is none.
         assert_eq!(meaning_of(202, "", "{}"), Meaning::Unknown("202".to_owned()));
+    }
+
+    #[test]
+    fn an_overloaded_api_says_when_to_come_back() {
+        let line = line(503, "", r#"{"code":"overloaded"}"#, "POST", "http://api/orders");
+        let (without, _) = line.rsplit_once(',').unwrap();
+
+        let Meaning::Rejected(code) = Hit::parse(&format!("{without},")).unwrap().meaning else {
+            panic!("{line}")
+        };
+        assert_eq!(code, "503 overloaded without Retry-After");
     }
 
     #[test]

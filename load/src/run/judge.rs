@@ -4,11 +4,12 @@
 
 use serde::Serialize;
 
+use super::monitoring::Fired;
 use super::observed::Observed;
 use super::profile::Budget;
 
-/// vegeta sends its first request one interval after it began and counts whole seconds; beyond this it could not keep up.
-const SENT_SLACK: f64 = 0.01;
+/// The first and the last request of a run may fall outside it.
+const SENT_SLACK: f64 = 2.0;
 
 /// How a run ended.
 #[derive(Clone, Debug, Serialize)]
@@ -45,7 +46,7 @@ pub(crate) fn judge(seen: &Observed, budget: &Budget) -> Verdict {
         });
     }
     orders(seen, budget, &mut reasons);
-    witnesses(seen, &mut reasons);
+    witnesses(seen, budget, &mut reasons);
     Verdict { pass: reasons.is_empty(), checks, reasons }
 }
 
@@ -74,6 +75,10 @@ fn checks(seen: &Observed, budget: &Budget) -> Vec<Check> {
         ("share of orders late", share(seen.late, seen.accepted), budget.late_ratio, ""),
         ("time to drain", Some(seen.drain.seconds), budget.drain_seconds, " s"),
     ];
+    if let Some(limit) = budget.accepted_p99_seconds {
+        let p99 = seen.answered.map(|answered| answered.p99);
+        checks.push(("sent to accepted p99", p99, limit, " s"));
+    }
     if let Some(limit) = budget.lag_seconds {
         let peak = seen.lag.values().map(|lag| lag.seconds).reduce(f64::max);
         checks.push(("peak lag of a stage", peak, limit, " s"));
@@ -130,7 +135,7 @@ fn orders(seen: &Observed, budget: &Budget, reasons: &mut Vec<String>) {
 }
 
 /// Whether those who counted agree.
-fn witnesses(seen: &Observed, reasons: &mut Vec<String>) {
+fn witnesses(seen: &Observed, budget: &Budget, reasons: &mut Vec<String>) {
     let audit = &seen.audit;
     for (count, what) in [
         (audit.phantom, "things that nobody asked for"),
@@ -145,7 +150,7 @@ fn witnesses(seen: &Observed, reasons: &mut Vec<String>) {
         reasons
             .push(format!("the auditor does not reconcile; {} orders are pending", audit.pending));
     }
-    if (seen.sent as f64) < seen.offered as f64 * (1.0 - SENT_SLACK) - 2.0 {
+    if (seen.sent as f64) < seen.offered as f64 * budget.sent_ratio - SENT_SLACK {
         reasons.push(format!(
             "the client did not keep up: {} of {} requests were sent",
             seen.sent, seen.offered
@@ -162,6 +167,20 @@ fn witnesses(seen: &Observed, reasons: &mut Vec<String>) {
             Some(_) => {}
         }
     }
+}
+
+/// Alerts that should have fired and did not, and the other way round.
+pub(crate) fn judge_alerts(fired: &[Fired], budget: &Budget, verdict: &mut Verdict) {
+    let is_expected = |fired: &&Fired| budget.alerts.contains(&fired.name);
+    for Fired { name, severity } in fired.iter().filter(|fired| !is_expected(fired)) {
+        verdict.reasons.push(format!("the alert {name} ({severity}) fired"));
+    }
+    for name in &budget.alerts {
+        if fired.iter().all(|fired| fired.name != *name) {
+            verdict.reasons.push(format!("the alert {name} should have fired and did not"));
+        }
+    }
+    verdict.pass = verdict.reasons.is_empty();
 }
 
 /// The last line of the output.
@@ -185,6 +204,8 @@ mod tests {
     fn budget() -> Budget {
         Budget {
             rejected_ratio: 0.01,
+            sent_ratio: 0.99,
+            accepted_p99_seconds: Some(0.4),
             client_p99_seconds: 0.5,
             final_p99_seconds: 1.0,
             late_after_seconds: 5.0,
@@ -193,6 +214,7 @@ mod tests {
             drain_patience_seconds: 60,
             lag_seconds: Some(2.0),
             memory_mib: None,
+            alerts: vec!["Expected".to_owned()],
         }
     }
 
@@ -205,6 +227,7 @@ mod tests {
             accepted: 100,
             completed: [("shipped".to_owned(), 97), ("declined".to_owned(), 3)].into(),
             client: Some(times),
+            answered: Some(times),
             to_final: Some(times),
             lag: [("payment".to_owned(), Lag { records: 20.0, seconds: 0.5 })].into(),
             drain: Drain { seconds: 0.4, ended: true },
@@ -273,6 +296,7 @@ mod tests {
         let slow = Quantiles { p50: 1.0, p95: 2.0, p99: 3.0, max: 4.0 };
         fails(|seen| seen.to_final = Some(slow), "accepted to final p99 is 3.000 s");
         fails(|seen| seen.client = Some(slow), "client latency p99 is 3.000 s");
+        fails(|seen| seen.answered = Some(slow), "sent to accepted p99 is 3.000 s");
         fails(|seen| seen.late = 2, "share of orders late is 0.020");
         fails(|seen| seen.drain.seconds = 6.0, "time to drain is 6.000 s");
         fails(
@@ -313,6 +337,24 @@ mod tests {
         fails(|seen| seen.rejected = overloaded(), "share of orders not accepted is 0.020");
         fails(|seen| seen.unknown = overloaded(), "share of orders not accepted is 0.020");
         fails(|seen| seen.sent = 90, "the client did not keep up: 90 of 100");
+    }
+
+    #[test]
+    fn alerts_fire_when_they_should_and_only_then() {
+        let fired = |names: &[&str]| {
+            let mut verdict = judge(&sound(), &budget());
+            let severity = "warning".to_owned();
+            let fired = names.iter().map(|name| (*name).to_owned());
+            let fired: Vec<_> =
+                fired.map(|name| Fired { name, severity: severity.clone() }).collect();
+            judge_alerts(&fired, &budget(), &mut verdict);
+            verdict
+        };
+
+        assert!(fired(&["Expected"]).pass);
+        assert_eq!(fired(&[]).reasons, ["the alert Expected should have fired and did not"]);
+        assert_eq!(fired(&["Expected", "Other"]).reasons, ["the alert Other (warning) fired"]);
+        assert!(!fired(&[]).pass && !fired(&["Expected", "Other"]).pass);
     }
 
     #[test]

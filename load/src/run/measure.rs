@@ -267,7 +267,7 @@ impl Run<'_> {
         let fates = self.tables.fates(self.since).await?;
         let accepted_and_final = self.heard(|tally| {
             let is_ours = |fate: &&Fate| tally.accepted.contains(&fate.order_id);
-            fates.iter().filter(is_ours).filter(|fate| is_final(fate)).count() as u64
+            fates.iter().filter(is_ours).filter_map(seconds_to_final).count() as u64
         });
         Ok(accepted_and_final >= accepted)
     }
@@ -313,7 +313,7 @@ impl Observed {
         let mut times = Vec::with_capacity(accepted.len());
         for fate in fates.iter().filter(|fate| accepted.contains(&fate.order_id)) {
             nowhere.remove(&fate.order_id);
-            match fate.seconds.filter(|_| is_final(fate)) {
+            match seconds_to_final(fate) {
                 Some(seconds) => {
                     *self.completed.entry(fate.status.clone()).or_default() += 1;
                     self.late += u64::from(seconds > late_after);
@@ -350,8 +350,9 @@ impl From<&crate::pipeline::Audit> for Audited {
     }
 }
 
-fn is_final(fate: &Fate) -> bool {
-    FINAL.contains(&fate.status.as_str())
+/// Without a time it has an end and no beginning, which is no order.
+fn seconds_to_final(fate: &Fate) -> Option<f64> {
+    fate.seconds.filter(|_| FINAL.contains(&fate.status.as_str()))
 }
 
 fn results_file(folder: &Path, step: usize) -> PathBuf {

@@ -10,6 +10,7 @@ mod tally;
 mod observed;
 mod judge;
 mod look;
+mod monitoring;
 mod progress;
 mod measure;
 mod search;
@@ -27,11 +28,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use schemas::Timestamp;
 use stack::{Down, Ports, Stack, StackOptions};
 use tokio::task::spawn_blocking;
 
 use self::look::Eyes;
 use self::measure::{Plan, Site};
+use self::monitoring::{Fired, Monitoring};
 use self::profile::Profile;
 use self::report::Report;
 use self::vegeta::Vegeta;
@@ -69,6 +72,14 @@ pub struct RunArgs {
     #[arg(long, default_value = "127.0.0.1:9102", value_name = "ADDRESS")]
     pub consumer_admin: SocketAddr,
 
+    /// A Prometheus that watches the pipeline: alerts that begin to fire meanwhile are part of the verdict.
+    #[arg(long, value_name = "URL")]
+    pub prometheus: Option<String>,
+
+    /// The Pushgateway that this Prometheus reads: the run appears on the board "Load run" and as annotations.
+    #[arg(long, value_name = "URL", requires = "prometheus")]
+    pub pushgateway: Option<String>,
+
     /// Same seed, same orders.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -104,6 +115,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         budget: profile.budget.clone(),
         folder,
     };
+    let monitoring = args
+        .prometheus
+        .as_deref()
+        .map(|prometheus| Monitoring::new(prometheus, args.pushgateway.as_deref()));
+    let monitoring = monitoring.transpose()?;
+    let begun_at = Timestamp::now();
+    if let Some(monitoring) = &monitoring {
+        monitoring.begun(&plan.run, begun_at).await?;
+    }
     let measured = match &args.url {
         Some(url) => {
             let site = running(&args, url, &plan)?;
@@ -116,7 +136,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Err(_) if signals.came() => return Ok(ExitCode::from(INTERRUPTED)),
         measured => measured?,
     };
-    let report = Report::new(&args, profile, &plan, trials, earlier)?;
+    let ended_at = Timestamp::now();
+    let fired = alerts(monitoring.as_ref(), begun_at, ended_at).await?;
+    let report = Report::new(&args, profile, &plan, trials, fired, earlier)?;
+    if let Some(monitoring) = &monitoring {
+        let (seen, pass) = (report.observed(), report.verdict.pass);
+        monitoring.ended(&plan.run, ended_at, seen, pass).await?;
+    }
     let pass = report.verdict.pass;
     let interrupted = report.observed().interrupted;
     finish(&args, &plan, &report)?;
@@ -125,6 +151,18 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         (false, true) => ExitCode::SUCCESS,
         (false, false) => ExitCode::FAILURE,
     })
+}
+
+/// `None` where nobody watches.
+async fn alerts(
+    monitoring: Option<&Monitoring>,
+    from: Timestamp,
+    to: Timestamp,
+) -> anyhow::Result<Option<Vec<Fired>>> {
+    match monitoring {
+        Some(monitoring) => Ok(Some(monitoring.fired(from, to).await?)),
+        None => Ok(None),
+    }
 }
 
 fn finish(args: &RunArgs, plan: &Plan, report: &Report) -> anyhow::Result<()> {
@@ -190,8 +228,10 @@ async fn on_stack(
         programs.into_iter().map(|mut program| async move { program.stop(STOP_PATIENCE).await });
     let stopped: anyhow::Result<()> =
         futures::future::join_all(stopped).await.into_iter().collect();
+    let forgotten = site.pipeline.forget_password();
     let measured = measured?;
     stopped.context("stop the programs")?;
+    forgotten?;
     Ok(measured)
 }
 

@@ -35,6 +35,9 @@ pub(crate) struct Observed {
     pub(crate) late: u64,
     /// Seconds from when a request should have been sent to its answer.
     pub(crate) client: Option<Quantiles>,
+    /// Seconds from when an accepted order was sent to its answer: what the API takes, whatever held the client up.
+    #[serde(default)]
+    pub(crate) answered: Option<Quantiles>,
     /// Seconds from accepted to final.
     pub(crate) to_final: Option<Quantiles>,
     /// Highest lag by stage.
@@ -137,6 +140,15 @@ impl Observed {
         self.audit.duplicated + self.repeated
     }
 
+    /// Every latency there is, by what it is of.
+    pub(crate) fn latencies(&self) -> [(&'static str, Option<Quantiles>); 3] {
+        [
+            ("client", self.client),
+            ("sent to accepted", self.answered),
+            ("accepted to final", self.to_final),
+        ]
+    }
+
     /// The numbers that a later run is compared by, and their units.
     pub(crate) fn figures(&self) -> Vec<(String, f64, &'static str)> {
         let mut figures = vec![
@@ -148,7 +160,7 @@ impl Observed {
             ("late".to_owned(), self.late as f64, ""),
             ("drain".to_owned(), self.drain.seconds, "s"),
         ];
-        for (name, quantiles) in [("client", self.client), ("accepted to final", self.to_final)] {
+        for (name, quantiles) in self.latencies() {
             let Some(Quantiles { p50, p95, p99, max }) = quantiles else { continue };
             for (which, value) in [("p50", p50), ("p95", p95), ("p99", p99), ("max", max)] {
                 figures.push((format!("{name} {which}"), value, "s"));

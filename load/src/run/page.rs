@@ -22,6 +22,7 @@ svg{width:100%;height:auto}svg text{font-size:11px;fill:#57606a}
 .legend{margin:.1em 0;font-size:13px;color:#57606a}.legend span{margin-right:1.2em}
 .legend i{display:inline-block;width:14px;height:3px;margin-right:.4em;vertical-align:middle}
 .legend .budget{background:#b3261e}
+.trials td:last-child{text-align:left}
 .columns{display:flex;flex-wrap:wrap;gap:0 3em}
 ";
 
@@ -84,7 +85,7 @@ fn trials(report: &Report) -> String {
         vec![trial.rate.to_string(), seen.accepted.to_string(), client, to_final, verdict]
     });
     let head = ["requests per second", "accepted", "client p99, s", "to final p99, s", "verdict"];
-    section("Rates tried", &table(&head, rows))
+    section("Rates tried", &format!("<div class=\"trials\">{}</div>", table(&head, rows)))
 }
 
 fn orders(report: &Report) -> String {
@@ -112,8 +113,7 @@ fn orders(report: &Report) -> String {
         by("", &seen.others),
     ];
     let middle = table(&["", ""], answers.into_iter().flatten());
-    let times = [("client", seen.client), ("accepted to final", seen.to_final)];
-    let rows = times.into_iter().filter_map(|(name, times)| {
+    let rows = seen.latencies().into_iter().filter_map(|(name, times)| {
         let Quantiles { p50, p95, p99, max } = times?;
         let mut row = vec![name.to_owned()];
         row.extend([p50, p95, p99, max].map(number));
@@ -210,6 +210,11 @@ fn witnesses(report: &Report) -> String {
         let bounds = [counter.at_least, counter.at_most].map(|bound| bound.to_string());
         [vec![escape(&counter.name), moved], bounds.to_vec()].concat()
     });
+    if let Some(fired) = &report.alerts {
+        let names: Vec<_> = fired.iter().map(|fired| escape(&fired.name)).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        text += &format!("<p>Alerts that fired: {names}.</p>");
+    }
     text += &table(&["counted by the pipeline", "", "seen: at least", "at most"], rows);
     section("Witnesses", &text)
 }

@@ -8,7 +8,7 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 28.0;
-const TICKS: usize = 5;
+const MOST_TICKS: f64 = 6.0;
 /// Told apart by people who see red and green alike (Okabe and Ito).
 pub(crate) const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
@@ -28,10 +28,19 @@ pub(crate) struct Axes<'a> {
     pub(crate) limit: Option<f64>,
 }
 
+/// From 0 to `most` in steps of 1, 2 or 5 times a power of ten.
+fn ticks(most: f64) -> Vec<f64> {
+    let least = (most / MOST_TICKS).max(1e-9);
+    let power = 10_f64.powf(least.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|s| *s >= least);
+    let step = step.unwrap_or(10.0 * power);
+    (0..=(most / step + 1e-6) as u32).map(|n| f64::from(n) * step).collect()
+}
+
 /// Seconds, labelled as such.
 pub(crate) fn seconds(lines: &[Line]) -> Vec<(f64, String)> {
-    let most = highest(lines, |(x, _)| x);
-    (0..=TICKS).map(|n| most * n as f64 / TICKS as f64).map(|x| (x, format!("{x:.0} s"))).collect()
+    let ticks = ticks(highest(lines, |(x, _)| x)).into_iter();
+    ticks.map(|x| (x, format!("{} s", number(x)))).collect()
 }
 
 /// Draws `lines`, with a legend where there are several.
@@ -50,8 +59,7 @@ pub(crate) fn svg(lines: &[Line], axes: &Axes<'_>) -> String {
     let mut draw = |part: std::fmt::Arguments<'_>| {
         svg.write_fmt(part).expect("writing to a string never fails");
     };
-    for n in 0..=TICKS {
-        let value = top * n as f64 / TICKS as f64;
+    for value in ticks(top) {
         let y = y_of(value);
         draw(format_args!(
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
@@ -110,7 +118,10 @@ pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
         size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.4}"),
+        _ => {
+            let text = format!("{value:.4}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
     }
 }
 
@@ -121,6 +132,14 @@ fn highest(lines: &[Line], of: impl Fn((f64, f64)) -> f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        assert_eq!(ticks(0.525), [0.0, 0.1, 0.2, 0.30000000000000004, 0.4, 0.5]);
+        assert_eq!(ticks(18_787.0), [0.0, 5_000.0, 10_000.0, 15_000.0]);
+        assert_eq!(ticks(20.0), [0.0, 5.0, 10.0, 15.0, 20.0]);
+        assert_eq!(number(0.30000000000000004), "0.3");
+    }
 
     #[test]
     fn every_point_is_drawn_inside_the_picture() {

@@ -72,8 +72,13 @@ pub(crate) struct Requests {
 pub(crate) struct Budget {
     /// Share of the orders sent that may be turned away.
     pub(crate) rejected_ratio: f64,
+    /// Share of the requests offered that vegeta must have sent.
+    #[serde(default = "nearly_all")]
+    pub(crate) sent_ratio: f64,
     /// Of answered and unanswered requests, from when each should have been sent.
     pub(crate) client_p99_seconds: f64,
+    /// Of accepted orders, from when each was sent.
+    pub(crate) accepted_p99_seconds: Option<f64>,
     /// From accepted to final.
     pub(crate) final_p99_seconds: f64,
     /// An order that takes longer is late.
@@ -88,6 +93,9 @@ pub(crate) struct Budget {
     pub(crate) lag_seconds: Option<f64>,
     /// Most resident memory of any of our processes.
     pub(crate) memory_mib: Option<f64>,
+    /// Alerts that must begin to fire, and no others may, where Prometheus is asked.
+    #[serde(default)]
+    pub(crate) alerts: Vec<String>,
 }
 
 /// A constant rate for some seconds: one run of vegeta.
@@ -183,6 +191,11 @@ fn ten() -> u32 {
     10
 }
 
+/// vegeta sends its first request one interval after it began, and counts whole seconds.
+fn nearly_all() -> f64 {
+    0.99
+}
+
 fn two_minutes() -> u32 {
     120
 }
@@ -201,7 +214,8 @@ mod tests {
             found.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
         }
         found.sort();
-        let all = ["burst", "hot-sku", "limit", "mixed", "ramp", "smoke", "soak", "steady"];
+        let all =
+            ["burst", "hot-sku", "limit", "mixed", "overload", "ramp", "smoke", "soak", "steady"];
         assert_eq!(found, all);
     }
 

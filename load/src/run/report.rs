@@ -7,8 +7,9 @@ use schemas::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::RunArgs;
-use super::judge::Verdict;
+use super::judge::{Verdict, judge_alerts};
 use super::measure::{Measured, Plan};
+use super::monitoring::Fired;
 use super::observed::Observed;
 use super::profile::Profile;
 use super::search::Trial;
@@ -24,6 +25,9 @@ pub(crate) struct Report {
     pub(crate) verdict: Verdict,
     /// The measurement that counts: the only one, or the best of a search.
     pub(crate) measured: Measured,
+    /// Alerts that began to fire meanwhile; absent where nobody watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) alerts: Option<Vec<Fired>>,
     /// The trials of a search.
     pub(crate) trials: Vec<Rate>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +77,7 @@ impl Report {
         profile: Profile,
         plan: &Plan,
         trials: Vec<Trial>,
+        alerts: Option<Vec<Fired>>,
         earlier: Option<Earlier>,
     ) -> anyhow::Result<Self> {
         let rates = trials.iter().filter_map(|trial| {
@@ -87,6 +92,9 @@ impl Report {
         if let Some(search) = &profile.search {
             judge_search(&rates, counted.rate.unwrap_or(0), search.at_least, &mut verdict);
         }
+        if let Some(fired) = &alerts {
+            judge_alerts(fired, &profile.budget, &mut verdict);
+        }
         Ok(Self {
             run: plan.run.clone(),
             profile_name: args.profile.clone(),
@@ -95,6 +103,7 @@ impl Report {
             profile,
             verdict,
             measured,
+            alerts,
             trials: rates,
             earlier,
         })

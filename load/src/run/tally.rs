@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::hit::{Hit, Meaning};
-use super::observed::Observed;
+use super::observed::{Observed, Quantiles};
 use super::profile::Step;
 
 const NANOS: f64 = 1e9;
@@ -23,7 +23,9 @@ pub(crate) struct Tally {
     rejected: BTreeMap<String, u64>,
     unknown: BTreeMap<String, u64>,
     others: BTreeMap<String, u64>,
-    /// By step: when, for how long, which number, and whether all went well.
+    /// Seconds from sent to accepted.
+    answered: Vec<f64>,
+    /// By step: when, for how long, which number.
     timings: Vec<Vec<Timing>>,
 }
 
@@ -53,7 +55,10 @@ impl Tally {
             matches!(meaning, Meaning::Accepted(_) | Meaning::Rejected(_) | Meaning::Unknown(_));
         match meaning {
             Meaning::Nothing => return,
-            Meaning::Accepted(id) => self.repeated += u64::from(!self.accepted.insert(id)),
+            Meaning::Accepted(id) => {
+                self.repeated += u64::from(!self.accepted.insert(id));
+                self.answered.push(latency as f64 / NANOS);
+            }
             Meaning::Rejected(code) => more(&mut self.rejected, code),
             Meaning::Unknown(what) => more(&mut self.unknown, what),
             Meaning::Other(kind, status) => more(&mut self.others, format!("{kind} {status}")),
@@ -104,6 +109,7 @@ impl Tally {
             unknown: self.unknown.clone(),
             others: self.others.clone(),
             repeated: self.repeated,
+            answered: Quantiles::of(self.answered.clone()),
             ..Observed::default()
         }
     }

@@ -1,10 +1,18 @@
-//! The verdict on real servers: a sound run passes, and one in which orders are dropped or stay open fails for that
-//! reason. Needs the servers that `make test` brings up.
+//! The verdict on real servers: a sound run passes, and one in which orders are dropped, doubled, delayed or stay
+//! open fails for that reason. Needs the servers that `make test` brings up.
 
+use std::time::Duration;
+
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use schemas::Topic;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use stack::Stack;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use super::judge::{Verdict, judge};
 use super::measure::{Measured, Plan, Site};
@@ -44,21 +52,25 @@ impl World {
     }
 
     /// Five seconds of everything that customers do.
-    async fn run(&self, drain_patience_seconds: u32) -> (Measured, Verdict) {
+    async fn run(&self, change: impl FnOnce(&mut Budget)) -> (Measured, Verdict) {
         let requests =
             Requests { skus: SETUP.skus, cancels: 0.05, reads: 0.1, ..Requests::default() };
         // What is slow on a busy machine is no matter here.
-        let budget = Budget {
+        let mut budget = Budget {
             rejected_ratio: 0.0,
+            sent_ratio: 0.9,
+            accepted_p99_seconds: None,
             client_p99_seconds: 30.0,
             final_p99_seconds: 30.0,
             late_after_seconds: 60.0,
             late_ratio: 1.0,
             drain_seconds: 60.0,
-            drain_patience_seconds,
+            drain_patience_seconds: 60,
             lag_seconds: None,
             memory_mib: None,
+            alerts: Vec::new(),
         };
+        change(&mut budget);
         let plan = Plan {
             run: uuid::Uuid::new_v4().simple().to_string(),
             steps: vec![Step { rate: 30, seconds: 3 }, Step { rate: 60, seconds: 2 }],
@@ -91,7 +103,7 @@ impl World {
 async fn a_sound_run_passes_and_every_witness_agrees() {
     let world = World::new("load-sound", &[]).await;
 
-    let (measured, verdict) = world.run(60).await;
+    let (measured, verdict) = world.run(|_| ()).await;
 
     let seen = &measured.observed;
     assert!(verdict.pass, "{verdict:#?} {seen:#?}");
@@ -106,19 +118,19 @@ async fn a_sound_run_passes_and_every_witness_agrees() {
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_that_the_pipeline_drops_are_lost() {
     let world = World::new("load-dropped", &[]).await;
-    // One customer in ten has no row, and nobody complains.
+    // One order in sixteen has no row, and nobody complains.
     world
         .execute(
             "create function drop_some() returns trigger language plpgsql as $$
              begin
-                 if new.customer_id like '%7' then return null; end if;
+                 if right(new.order_id::text, 1) = '7' then return null; end if;
                  return new;
              end $$;
              create trigger drop_some before insert on orders for each row execute function drop_some()",
         )
         .await;
 
-    let (measured, verdict) = world.run(3).await;
+    let (measured, verdict) = world.run(|budget| budget.drain_patience_seconds = 3).await;
 
     let seen = &measured.observed;
     assert!(!verdict.pass && seen.missing > 0 && seen.lost() >= seen.missing, "{seen:#?}");
@@ -128,10 +140,45 @@ async fn orders_that_the_pipeline_drops_are_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn orders_that_the_pipeline_pays_twice_are_duplicated() {
+    let world = World::new("load-doubled", &[]).await;
+    let doubled = double_payments(&world.site.pipeline);
+
+    let (measured, verdict) = world.run(|_| ()).await;
+
+    doubled.abort();
+    let seen = &measured.observed;
+    assert!(!verdict.pass && seen.duplicated() > 0 && seen.lost() == 0, "{seen:#?}");
+    let reason = "duplicated: the auditor saw";
+    assert!(verdict.reasons.iter().any(|found| found.starts_with(reason)), "{verdict:#?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_the_pipeline_delays_break_the_budget() {
+    let world = World::new("load-delayed", &[]).await;
+    world
+        .execute(
+            "create function delay() returns trigger language plpgsql as $$
+             begin perform pg_sleep(0.5); return null; end $$;
+             create trigger delay before insert on payments for each statement execute function delay()",
+        )
+        .await;
+
+    let (measured, verdict) = world.run(|budget| budget.final_p99_seconds = 0.4).await;
+
+    let seen = &measured.observed;
+    assert_eq!((seen.lost(), seen.duplicated(), seen.open), (0, 0, 0), "{seen:#?}");
+    let [reason] = &verdict.reasons[..] else { panic!("{verdict:#?}") };
+    assert!(reason.starts_with("accepted to final p99 is"), "{reason}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_never_ends_fails_and_loses_nothing() {
     let world = World::new("load-stuck", &["inventory", "shipping", "order"]).await;
 
-    let (measured, verdict) = world.run(3).await;
+    let (measured, verdict) = world.run(|budget| budget.drain_patience_seconds = 3).await;
 
     let seen = &measured.observed;
     assert!(!verdict.pass && seen.open > 0, "{seen:#?}");
@@ -139,4 +186,42 @@ async fn a_drain_that_never_ends_fails_and_loses_nothing() {
     let reason = "the drain did not end";
     assert!(verdict.reasons.iter().any(|found| found.starts_with(reason)), "{verdict:#?}");
     world.stop().await;
+}
+
+/// Tells every payment a second time, as another event.
+fn double_payments(pipeline: &Pipeline) -> JoinHandle<()> {
+    const AGAIN: &str = "x-again";
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", pipeline.brokers()).set("group.id", "unused");
+    let consumer: StreamConsumer = config.create().unwrap();
+    let producer: FutureProducer = config.create().unwrap();
+    let topic = pipeline.prefix().topic(Topic::Payments);
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..SETUP.partitions {
+        partitions
+            .add_partition_offset(&topic, i32::try_from(partition).unwrap(), Offset::Beginning)
+            .unwrap();
+    }
+    consumer.assign(&partitions).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let record = consumer.recv().await.unwrap();
+            let headers = record.headers().unwrap();
+            if headers.iter().any(|header| header.key == AGAIN) {
+                continue;
+            }
+            let id = uuid::Uuid::new_v4().to_string();
+            let mut other = OwnedHeaders::new().insert(Header { key: AGAIN, value: Some("yes") });
+            for Header { key, value } in headers.iter() {
+                let value = if key == "ce_id" { Some(id.as_bytes()) } else { value };
+                other = other.insert(Header { key, value });
+            }
+            let again = FutureRecord::to(&topic)
+                .partition(record.partition())
+                .key(record.key().unwrap())
+                .payload(record.payload().unwrap())
+                .headers(other);
+            producer.send(again, Duration::from_secs(10)).await.unwrap();
+        }
+    })
 }

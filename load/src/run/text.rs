@@ -37,7 +37,7 @@ fn write(text: &mut String, report: &Report, folder: &Path) -> std::fmt::Result 
     }
     write_orders(text, seen)?;
     writeln!(text, "\n{:<26}{:>10}{:>10}{:>10}{:>10}", "seconds", "p50", "p95", "p99", "max")?;
-    for (name, times) in [("client", seen.client), ("accepted to final", seen.to_final)] {
+    for (name, times) in seen.latencies() {
         let Some(Quantiles { p50, p95, p99, max }) = times else { continue };
         writeln!(text, "{name:<26}{p50:>10.3}{p95:>10.3}{p99:>10.3}{max:>10.3}")?;
     }
@@ -58,6 +58,11 @@ fn write(text: &mut String, report: &Report, folder: &Path) -> std::fmt::Result 
         let found = check.found.map_or("-".to_owned(), |found| format!("{found:.3}"));
         let holds = if check.holds { "" } else { "  MISSED" };
         writeln!(text, "{name:<34}{found:>12}{:>12}{holds}", check.limit)?;
+    }
+    if let Some(fired) = &report.alerts {
+        let names: Vec<_> = fired.iter().map(|fired| fired.name.as_str()).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        writeln!(text, "\nalerts that fired: {names}")?;
     }
     let changes = report.changes();
     if !changes.is_empty() {

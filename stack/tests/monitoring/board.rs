@@ -81,7 +81,8 @@ impl Board {
                     .replace("$__rate_interval", "1m0s")
                     .replace("$job", choice)
                     .replace("$instance", choice)
-                    .replace("$stage", choice);
+                    .replace("$stage", choice)
+                    .replace("$run", choice);
                 if filled.contains("$time_range") {
                     queries.extend(steps.iter().map(|step| filled.replace("$time_range", step)));
                 } else {

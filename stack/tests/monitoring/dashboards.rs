@@ -85,7 +85,7 @@ fn variables_are_those_that_are_used_and_the_same_everywhere() {
             whole.contains(&format!("${name}")) || whole.contains(&format!("${{{name}}}"))
         };
         let expected: BTreeSet<_> =
-            ["datasource", "instance", "job", "runbooks", "stage", "time_range"]
+            ["datasource", "instance", "job", "run", "runbooks", "stage", "time_range"]
                 .into_iter()
                 .filter(|name| used(name))
                 .collect();

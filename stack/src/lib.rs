@@ -12,6 +12,7 @@ mod status;
 mod catalogue;
 mod server;
 mod servers;
+mod go;
 mod http;
 mod install;
 mod placement;
@@ -20,8 +21,10 @@ mod process;
 mod progress;
 mod state;
 mod wait;
+mod wheel;
 
 pub use catalogue::{MONITORING, choices, kinds};
+pub use go::go;
 pub use options::{Ports, StackOptions};
 pub use ports::free as free_ports;
 pub use process::Signal;

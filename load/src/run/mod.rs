@@ -102,7 +102,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let profile = Profile::find(&args.profile)?;
     let earlier = args.compare.as_deref().map(report::earlier).transpose()?;
     let signals = Signals::listen()?;
-    let vegeta = spawn_blocking(|| Vegeta::installed(say)).await.context("install vegeta")??;
+    let interrupt = signals.interrupt();
+    let vegeta = spawn_blocking(|| Vegeta::installed(interrupt)).await;
+    let vegeta = vegeta.context("the thread that installs vegeta ended")??;
     let id = uuid::Uuid::new_v4().simple().to_string();
     let name = args.profile.rsplit('/').next().unwrap_or_default().trim_end_matches(".toml");
     let run = format!("{name}-{}", &id[..8]);

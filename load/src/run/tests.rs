@@ -78,7 +78,7 @@ impl World {
             budget,
             folder: self.folder.path().to_owned(),
         };
-        let vegeta = Vegeta::installed(|_| ()).unwrap();
+        let vegeta = Vegeta::installed(stack::Interrupt::default()).unwrap();
         let signals = Signals::listen().unwrap();
         let measured = self.site.measure(&vegeta, &plan, &signals).await.unwrap();
         let verdict = judge(&measured.observed, &plan.budget);

@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use stack::Interrupt;
 
 use super::hit::Hit;
 use super::profile::Step;
@@ -31,11 +32,14 @@ const ANSWER_PATIENCE: &str = "15s";
 pub(crate) struct Vegeta(PathBuf);
 
 impl Vegeta {
-    /// The one that `VEGETA` names, or the one built before; else it is built now, which takes a minute or two and needs Go.
-    pub(crate) fn installed(say: impl Fn(&str)) -> anyhow::Result<Self> {
+    /// The one that `VEGETA` names, or the one built before; else it is built now, which takes a minute or two.
+    pub(crate) fn installed(interrupt: Interrupt) -> anyhow::Result<Self> {
         if let Some(path) = std::env::var_os("VEGETA") {
             return Ok(Self(path.into()));
         }
+        // Of the runs of one process, the first builds.
+        static BUILDING: Mutex<()> = Mutex::new(());
+        let _building = BUILDING.lock().expect("no code panics while it holds this lock");
         let folder = cache()?;
         let program = folder.join("vegeta");
         let is_this =
@@ -43,8 +47,10 @@ impl Vegeta {
         if program.is_file() && is_this {
             return Ok(Self(program));
         }
-        let go = find_go()?;
-        say("building vegeta from its Go module, once");
+        let progress = stack::Progress::on_stderr();
+        let go = stack::go(progress, interrupt)
+            .context("vegeta is not built yet, and needs Go; VEGETA may name a vegeta 12.12")?;
+        eprintln!("building vegeta from its Go module, once");
         // Beside it first: two that build at the same time do not meet.
         let work = folder.join(format!("build-{}", std::process::id()));
         std::fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
@@ -201,17 +207,4 @@ fn cache() -> anyhow::Result<PathBuf> {
     let folder = folder.parent().unwrap_or(folder).join("vegeta");
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     Ok(folder)
-}
-
-fn find_go() -> anyhow::Result<PathBuf> {
-    let known = ["go", "/usr/local/go/bin/go", "/usr/lib/go/bin/go"];
-    let works = |go: &&str| {
-        let mut asked = Command::new(go);
-        asked.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
-        asked.status().is_ok_and(|status| status.success())
-    };
-    known.into_iter().find(works).map(PathBuf::from).context(
-        "vegeta is not built yet and Go is missing: install Go 1.24 or newer from Debian (golang-go) or https://go.dev/dl, \
-         or name a vegeta 12.12 by VEGETA",
-    )
 }

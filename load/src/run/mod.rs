@@ -84,7 +84,7 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 
-    /// Where report.html, report.json and vegeta's results go; target/load/<run> when absent.
+    /// Where report.html, report.json and vegeta's results go; a folder of the run in target/load when absent.
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 

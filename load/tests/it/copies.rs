@@ -21,7 +21,16 @@ async fn copies_that_are_too_large_for_their_topic_go_without_their_bytes() {
     producer.client.place_all(plain_orders(50, 40), &run(0), |_| ()).await.unwrap();
 
     world.expect_reconciled(50).await;
-    let copies = records.read(Topic::DeadLetters).await.unwrap();
+    // Told at least once: one that went out beside one that was refused goes out again, the same.
+    let mut copies = records.read(Topic::DeadLetters).await.unwrap();
+    let identity = |copy: &Record| {
+        let part = |name| copy.header(name).map(<[u8]>::to_vec);
+        ["dlq-stage", "dlq-original-topic", "dlq-original-partition", "dlq-original-offset"]
+            .map(part)
+    };
+    assert!(copies.iter().all(|copy| identity(copy).iter().all(Option::is_some)));
+    copies.sort_by_key(identity);
+    copies.dedup_by_key(|copy| identity(copy));
     let of = |code: &'static str| {
         copies.iter().filter(move |copy| copy.header("dlq-code") == Some(code.as_bytes()))
     };

@@ -2,7 +2,7 @@
 //!
 //! - `tale`: one order as topics and tables tell it
 //! - `scene`: all of them, and the auditor's word on them
-//! - one file per kind of finding; `sound` for none; `telling` for how it reads
+//! - one file per kind of finding, and `supervised` for workflows; `sound` for none; `telling` for how it reads
 
 mod tale;
 mod scene;
@@ -11,4 +11,5 @@ mod lost;
 mod duplicated;
 mod phantom;
 mod mismatched;
+mod supervised;
 mod telling;

@@ -10,6 +10,7 @@ use crate::reconcile::ledger::{Ledger, Place};
 use crate::reconcile::report::Report;
 use crate::reconcile::rules::Kind;
 use crate::reconcile::states::ReservationState;
+use crate::reconcile::supervision::{Counts, Expected};
 use crate::reconcile::tables::{Snapshot, StatusCount, Stock};
 use crate::reconcile::topics::Offsets;
 
@@ -22,6 +23,8 @@ pub(super) struct Scene {
     pub(super) unreadable: Vec<Place>,
     pub(super) set_aside: Vec<Place>,
     pub(super) starts: Offsets,
+    /// Who has to have a workflow, where they are looked at.
+    pub(super) expected: Option<Expected>,
 }
 
 impl Scene {
@@ -52,6 +55,7 @@ impl Scene {
             unreadable: Vec::new(),
             set_aside: Vec::new(),
             starts: Offsets::new(),
+            expected: None,
         }
     }
 
@@ -80,6 +84,9 @@ impl Scene {
             if tale.dead_lettered {
                 ledger.dead_letter(tale.order);
             }
+            for workflow in &tale.workflows {
+                ledger.workflow(tale.order, *workflow);
+            }
             if tale.moving {
                 ledger.late(tale.order);
             }
@@ -90,7 +97,7 @@ impl Scene {
             starts: self.starts,
             snapshot: self.snapshot,
             max_ids: 3,
-            workflows: None,
+            workflows: self.expected.map(|expected| (Counts::default(), expected)),
         };
         audit(&ledger, &world)
     }

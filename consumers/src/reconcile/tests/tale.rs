@@ -10,6 +10,7 @@ use schemas::{Currency, Event, EventId, EventType, OrderId, Timestamp};
 use uuid::Uuid;
 
 use crate::reconcile::states::{PaymentState, ReservationState, ShipmentState, Status};
+use crate::reconcile::supervision::Workflow;
 
 /// Two of these at 500 each is what everyone orders.
 pub(super) const SKU: &str = "SKU-1";
@@ -29,6 +30,7 @@ pub(super) struct Tale {
     pub(super) shipment: Option<ShipmentState>,
     pub(super) dead_lettered: bool,
     pub(super) moving: bool,
+    pub(super) workflows: Vec<Workflow>,
 }
 
 impl Tale {
@@ -45,6 +47,7 @@ impl Tale {
             shipment: None,
             dead_lettered: false,
             moving: false,
+            workflows: Vec::new(),
         };
         tale.tell(Event::OrderPlaced(OrderPlaced {
             order_id: order,

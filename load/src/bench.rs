@@ -14,6 +14,7 @@ mod drain;
 mod chain;
 mod http_client;
 mod http;
+mod supervision;
 mod report;
 
 use std::io::{Write, stdout};
@@ -46,6 +47,7 @@ const PRODUCER: &str = "order-producer";
   b  all stages take orders to their end, without HTTP
   c  the API takes orders, one by one and in batches
   d  memory while a drains
+  e  signals into Temporal beside a bare client's, and what orders feel of them
 
 Exit status: 0 when everything was measured, whether goals were met or not; 1 when something broke or a count is wrong.")]
 pub struct BenchArgs {
@@ -58,7 +60,7 @@ pub struct BenchArgs {
     pub orders: u32,
 
     /// Only these parts.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Drain, Part::Chain, Part::Http, Part::Memory])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Drain, Part::Chain, Part::Http, Part::Memory, Part::Supervision])]
     pub only: Vec<Part>,
 
     /// Measures everything this often, in turns, and shows medians.
@@ -86,6 +88,8 @@ pub enum Part {
     Http,
     #[value(name = "d")]
     Memory,
+    #[value(name = "e")]
+    Supervision,
 }
 
 /// Brings up servers of its own, measures, and takes them down, whatever happens.
@@ -95,7 +99,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         biased;
         // The start runs on, hears of the interrupt, and undoes itself.
         stop = told_to_stop() => { stop?; interrupt.trip(); None }
-        stack = up(interrupt.clone()) => Some(stack?),
+        stack = up(&args, interrupt.clone()) => Some(stack?),
     };
     let Some(stack) = stack else { return Ok(ExitCode::from(INTERRUPTED)) };
     let measured = tokio::select! {
@@ -114,10 +118,12 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn up(interrupt: Interrupt) -> anyhow::Result<Stack> {
+async fn up(args: &BenchArgs, interrupt: Interrupt) -> anyhow::Result<Stack> {
+    let temporal = args.only.contains(&Part::Supervision).then_some("temporal");
+    let servers = ["kafka", "postgres"].into_iter().chain(temporal);
     let options = StackOptions {
         ports: Ports::Free,
-        only: vec!["kafka".to_owned(), "postgres".to_owned()],
+        only: servers.map(str::to_owned).collect(),
         progress: Progress::on_stderr(),
         interrupt,
         ..StackOptions::new(state_dir())
@@ -151,6 +157,9 @@ async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<Report> {
     }
     if wants(Part::Http) {
         report.http = Some(http::measure(args, stack).await.context("part c")?);
+    }
+    if wants(Part::Supervision) {
+        report.supervision = Some(supervision::measure(args, stack).await.context("part e")?);
     }
     Ok(report)
 }

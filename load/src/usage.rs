@@ -55,14 +55,17 @@ impl Subject {
         let status = stack.status()?;
         let pid =
             |name| status.iter().find(|server| server.name == name).and_then(|server| server.pid);
-        Ok(vec![
+        let temporal =
+            pid("temporal").map(|pid| Self { name: "temporal", pid, with_children: false });
+        let always = [
             Self {
                 name: "postgres",
                 pid: pid("postgres").context("find Postgres")?,
                 with_children: true,
             },
             Self { name: "kafka", pid: pid("kafka").context("find Kafka")?, with_children: false },
-        ])
+        ];
+        Ok(always.into_iter().chain(temporal).collect())
     }
 
     fn cpu(&self) -> anyhow::Result<f64> {

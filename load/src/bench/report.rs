@@ -10,6 +10,7 @@ use super::chain::Chain;
 use super::drain::Drain;
 use super::http::Http;
 use super::sample::Sample;
+use super::supervision::Supervision;
 use crate::usage::Cpu;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -19,6 +20,9 @@ const GOAL_CPU_PER_MILLION: f64 = 13.0;
 const GOAL_FINAL_PER_SECOND: f64 = 5_000.0;
 const GOAL_SINGLE_PER_SECOND: f64 = 10_000.0;
 const GOAL_BATCH_PER_SECOND: f64 = 50_000.0;
+const GOAL_TO_BARE: f64 = 0.9;
+/// "Unchanged", as far as a median of some thousand orders can tell.
+const GOAL_LATENCY: f64 = 1.1;
 const GOAL_MEMORY_MIB: f64 = 150.0;
 /// What the second half of a drain may need more than the first and still be called flat.
 const GOAL_FLAT: f64 = 1.1;
@@ -30,19 +34,29 @@ pub(super) struct Report {
     pub(super) drain: Option<Drain>,
     pub(super) chain: Option<Chain>,
     pub(super) http: Option<Http>,
+    pub(super) supervision: Option<Supervision>,
     #[serde(skip)]
     only: Vec<Part>,
 }
 
 impl Report {
     pub(super) fn new(args: &BenchArgs) -> Self {
-        Self { rounds: args.rounds, drain: None, chain: None, http: None, only: args.only.clone() }
+        Self {
+            rounds: args.rounds,
+            drain: None,
+            chain: None,
+            http: None,
+            supervision: None,
+            only: args.only.clone(),
+        }
     }
 
     fn faults(&self) -> impl Iterator<Item = &String> {
         let drain = self.drain.iter().flat_map(|drain| &drain.faults);
         let chain = self.chain.iter().flat_map(|chain| &chain.faults);
-        drain.chain(chain).chain(self.http.iter().flat_map(|http| &http.faults))
+        let http = self.http.iter().flat_map(|http| &http.faults);
+        let supervision = self.supervision.iter().flat_map(|supervision| &supervision.faults);
+        drain.chain(chain).chain(http).chain(supervision)
     }
 
     /// Whether every count was right.
@@ -74,6 +88,9 @@ impl Report {
         }
         if let Some(http) = &self.http {
             write_http(&mut text, http, &mut goals);
+        }
+        if let Some(supervision) = &self.supervision {
+            write_supervision(&mut text, supervision, &mut goals);
         }
         text += &goals.text;
         for fault in self.faults() {
@@ -146,6 +163,25 @@ fn write_http(text: &mut String, http: &Http, goals: &mut Goals) {
             load.accepted.per_second,
             goal,
         );
+    }
+}
+
+fn write_supervision(text: &mut String, found: &Supervision, goals: &mut Goals) {
+    *text += &format!("e  {} signals into Temporal, each the start of a workflow\n", found.signals);
+    *text += &heading("signals/s", "CPU s/1000", &found.stage.cpu);
+    *text += &line("workflow stage, from the topic", &found.stage, &found.stage.cpu);
+    *text += &line("bare client, in a loop", &found.bare, &found.stage.cpu);
+    *text += &format!("{:<42}{:>12}{:>12}\n", "orders, accepted to final", "p50 ms", "p95 ms");
+    for felt in &found.felt {
+        let [p50, p95] = [felt.p50_seconds, felt.p95_seconds].map(|seconds| seconds * 1e3);
+        *text += &format!("{:<42}{p50:>12.0}{p95:>12.0}\n", felt.name);
+    }
+    *text += "\n";
+    let to_bare = found.stage.per_second / found.bare.per_second;
+    goals.at_least("e  workflow stage / bare client", to_bare, GOAL_TO_BARE);
+    if let [alone, .., away] = &found.felt[..] {
+        let ratio = away.p50_seconds / alone.p50_seconds;
+        goals.at_most("e  latency, Temporal stopped / no stage", ratio, GOAL_LATENCY);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `life`: how orders end, and what signals may do. `takeover`: a worker that is killed. `replay`: recorded histories
 //! against today's code. `lost_reply`: a signal that arrived and whose answer did not.
+//! `secured`: the connection through TLS.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
@@ -9,4 +10,5 @@ mod bench;
 mod life;
 mod lost_reply;
 mod replay;
+mod secured;
 mod takeover;

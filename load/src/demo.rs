@@ -205,7 +205,7 @@ impl Show<'_> {
     /// Places the orders and waits for their end.
     async fn place(&self, pipeline: &Pipeline, client: &Client) -> anyhow::Result<Summary> {
         let mut tables = pipeline.tables().await?;
-        let before = final_orders(&mut tables).await?;
+        let before = tables.final_orders().await?;
         let count = u64::from(self.args.orders);
         let orders = Generator::new(Mix::default()).take(self.args.orders as usize);
         let run = Run { cancel_every: CANCEL_EVERY, ..Run::default() };
@@ -218,7 +218,7 @@ impl Show<'_> {
         };
         let patience = FINAL_PATIENCE + run.patience;
         let ending = eventually(patience, "every order is final", async || {
-            let ended = final_orders(&mut tables).await?.saturating_sub(before);
+            let ended = tables.final_orders().await?.saturating_sub(before);
             counting.are_final(ended);
             anyhow::ensure!(ended >= count, "{ended} of {count} orders are final");
             Ok(())
@@ -241,13 +241,6 @@ impl Show<'_> {
             tokio::time::sleep(WATCH_EVERY).await;
         }
     }
-}
-
-async fn final_orders(tables: &mut crate::pipeline::Tables) -> anyhow::Result<u64> {
-    let statuses = tables.orders_by_status().await?;
-    let last = ["shipped", "rejected", "declined", "cancelled"];
-    let orders: i64 = last.iter().filter_map(|status| statuses.get(*status)).sum();
-    Ok(orders.unsigned_abs())
 }
 
 /// The report, and its last lines: the workflows and the verdict.

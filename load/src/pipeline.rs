@@ -23,7 +23,7 @@ use tokio::process::Command;
 
 pub use self::auditor::{Audit, Finding};
 pub use self::binaries::Binaries;
-pub use self::tables::{Fate, Latency, Tables};
+pub use self::tables::{FINAL, Fate, Latency, Tables};
 
 use crate::orders::Client;
 use crate::process::{Process, Spec};

@@ -7,6 +7,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use uuid::Uuid;
 
+/// What an order may end as.
+pub const FINAL: [&str; 4] = ["shipped", "rejected", "declined", "cancelled"];
+
 /// A connection for questions.
 #[derive(Debug)]
 pub struct Tables {
@@ -64,6 +67,13 @@ impl Tables {
         .await
         .context("count orders by status")?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
+
+    /// Orders that have come to their end.
+    pub async fn final_orders(&mut self) -> anyhow::Result<u64> {
+        let statuses = self.orders_by_status().await?;
+        let orders: i64 = FINAL.iter().filter_map(|status| statuses.get(*status)).sum();
+        Ok(orders.unsigned_abs())
     }
 
     /// How long orders placed at or after `since` took from accepted to final; `None` when there is none.

@@ -1,20 +1,19 @@
-//! One run: attack, wait for the drain, ask the auditor, read the tables, put the numbers together.
+//! One run: attack, wait for the drain, ask the auditor, read the tables. `numbers` puts together what was seen.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use schemas::Timestamp;
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::look::{Eyes, Metrics};
-use super::observed::{Audited, Counter, Drain, Lag, Observed, Quantiles, Usage};
+use super::numbers::{MIB, by_second, counters, distribution, peaks, seconds_to_final, usages};
+use super::observed::{Audited, Counter, Drain, Observed, Quantiles};
 use super::profile::{Budget, Step};
 use super::progress::{Progress, Standing};
-use super::tally::{Felt, Tally};
+use super::tally::Tally;
 use super::vegeta::{Attack, Vegeta};
 use crate::pipeline::{Fate, Pipeline};
 use crate::signals::Signals;
@@ -29,9 +28,6 @@ const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
 const CLOCKS: Duration = Duration::from_secs(2);
 /// The auditor reads every topic, on busy cores.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
-const IDS_SHOWN: usize = 5;
-const MIB: f64 = 1024.0 * 1024.0;
-const FINAL: [&str; 4] = ["shipped", "rejected", "declined", "cancelled"];
 
 /// The pipeline under load.
 #[derive(Debug)]
@@ -108,7 +104,7 @@ impl Site {
             interrupted: None,
             since: 0,
             tally: Arc::default(),
-            final_before: final_orders(&mut tables).await?,
+            final_before: tables.final_orders().await?,
             tables,
             moments: Vec::new(),
             progress: Progress::of(plan.offered_until(f64::INFINITY)),
@@ -260,7 +256,7 @@ impl Run<'_> {
     async fn has_drained(&mut self) -> anyhow::Result<bool> {
         let accepted = self.heard(|tally| tally.accepted.len()) as u64;
         // Cheap, and enough of an answer most of the time.
-        if final_orders(&mut self.tables).await?.saturating_sub(self.final_before) < accepted {
+        if self.tables.final_orders().await?.saturating_sub(self.final_before) < accepted {
             return Ok(false);
         }
         // Others may have ended instead: orders of other clients, or those whose answer never came.
@@ -279,7 +275,7 @@ impl Run<'_> {
     async fn moment(&mut self) -> anyhow::Result<()> {
         let at = self.begun.elapsed().as_secs_f64();
         let metrics = self.site.eyes.look().await;
-        let ended = final_orders(&mut self.tables).await?.saturating_sub(self.final_before);
+        let ended = self.tables.final_orders().await?.saturating_sub(self.final_before);
         let (accepted, rejected) =
             self.heard(|tally| (tally.accepted.len() as u64, tally.rejected_orders()));
         let offered = match self.interrupted {
@@ -291,7 +287,11 @@ impl Run<'_> {
             accepted,
             rejected,
             completed: ended,
-            lag_records: metrics.lag.values().map(|lag| lag.records).sum(),
+            lag_records: metrics
+                .lag
+                .values()
+                .map(|lag| lag.records)
+                .fold(0.0, |sum, records| sum + records),
             lag_seconds: metrics.lag.values().map(|lag| lag.seconds).fold(0.0, f64::max),
         });
         let seen = self.watch.seen();
@@ -306,131 +306,6 @@ impl Run<'_> {
     }
 }
 
-impl Observed {
-    /// What became of every order that was accepted.
-    fn follow(&mut self, accepted: &HashSet<Uuid>, fates: &[Fate], late_after: f64) {
-        let mut nowhere = accepted.clone();
-        let mut times = Vec::with_capacity(accepted.len());
-        for fate in fates.iter().filter(|fate| accepted.contains(&fate.order_id)) {
-            nowhere.remove(&fate.order_id);
-            match seconds_to_final(fate) {
-                Some(seconds) => {
-                    *self.completed.entry(fate.status.clone()).or_default() += 1;
-                    self.late += u64::from(seconds > late_after);
-                    times.push(seconds);
-                }
-                None => self.open += 1,
-            }
-        }
-        self.late += self.open + nowhere.len() as u64;
-        self.missing = nowhere.len() as u64;
-        let mut ids: Vec<_> = nowhere.into_iter().collect();
-        ids.sort();
-        self.missing_ids = ids.iter().take(IDS_SHOWN).map(Uuid::to_string).collect();
-        self.to_final = Quantiles::of(times);
-    }
-}
-
-impl From<&crate::pipeline::Audit> for Audited {
-    fn from(audit: &crate::pipeline::Audit) -> Self {
-        let findings = audit.findings.iter();
-        Self {
-            reconciled: audit.reconciled,
-            placed: audit.placed,
-            lost: audit.lost,
-            duplicated: audit.duplicated,
-            phantom: audit.phantom,
-            mismatched: audit.mismatched,
-            pending: audit.pending,
-            dead_lettered: audit.dead_lettered,
-            findings: findings
-                .map(|finding| format!("{}: {} ({})", finding.kind, finding.what, finding.count))
-                .collect(),
-        }
-    }
-}
-
-/// Without a time it has an end and no beginning, which is no order.
-fn seconds_to_final(fate: &Fate) -> Option<f64> {
-    fate.seconds.filter(|_| FINAL.contains(&fate.status.as_str()))
-}
-
 fn results_file(folder: &Path, step: usize) -> PathBuf {
     folder.join(format!("results-{step}.bin"))
-}
-
-async fn final_orders(tables: &mut crate::pipeline::Tables) -> anyhow::Result<u64> {
-    let statuses = tables.orders_by_status().await.context("count the orders that ended")?;
-    let orders: i64 = FINAL.iter().filter_map(|status| statuses.get(*status)).sum();
-    Ok(orders.unsigned_abs())
-}
-
-fn counters(seen: &Observed, before: &Metrics, after: &Metrics) -> Vec<Counter> {
-    let moved = |of: fn(&Metrics) -> Option<f64>| Some(of(after)? - of(before).unwrap_or(0.0));
-    let completed = seen.completed_orders();
-    let unknown = seen.unknown_orders();
-    vec![
-        Counter {
-            name: "orders_created_total".to_owned(),
-            moved: moved(|metrics| metrics.created),
-            at_least: seen.accepted,
-            at_most: seen.accepted + unknown,
-        },
-        Counter {
-            name: "order_processing_duration_seconds_count".to_owned(),
-            moved: moved(|metrics| metrics.finished),
-            at_least: completed,
-            at_most: completed + unknown,
-        },
-    ]
-}
-
-fn peaks(moments: &[Moment]) -> BTreeMap<String, Lag> {
-    let mut peaks: BTreeMap<String, Lag> = BTreeMap::new();
-    for (stage, lag) in moments.iter().flat_map(|moment| &moment.metrics.lag) {
-        let peak = peaks.entry(stage.clone()).or_default();
-        peak.records = peak.records.max(lag.records);
-        peak.seconds = peak.seconds.max(lag.seconds);
-    }
-    peaks
-}
-
-fn usages(cpu: &usage::Cpu, watch: &Watch) -> BTreeMap<String, Usage> {
-    let seen = watch.seen();
-    let of = |(name, cpu_seconds): (&&'static str, &f64)| {
-        let bytes = seen.get(name).map(Vec::as_slice).unwrap_or_default();
-        let mib = |bytes: Option<&u64>| bytes.map_or(0.0, |bytes| *bytes as f64 / MIB);
-        let usage = Usage {
-            cpu_seconds: *cpu_seconds,
-            peak_mib: mib(bytes.iter().max()),
-            last_mib: mib(bytes.last()),
-        };
-        ((*name).to_owned(), usage)
-    };
-    cpu.iter().map(of).collect()
-}
-
-fn by_second(felt: &[Felt]) -> Vec<Second> {
-    let begun = felt.iter().map(|felt| felt.due).fold(f64::INFINITY, f64::min);
-    let mut seconds: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    for felt in felt {
-        seconds.entry((felt.due - begun) as u64).or_default().push(felt.latency);
-    }
-    let second = |(second, latencies)| {
-        let Quantiles { p50, p99, max, .. } = Quantiles::of(latencies)?;
-        Some(Second { at: second as f64, p50, p99, max })
-    };
-    seconds.into_iter().filter_map(second).collect()
-}
-
-/// Share of requests and the latency that so many stay below, ever finer towards the slowest.
-fn distribution(felt: &[Felt]) -> Vec<(f64, f64)> {
-    let mut latencies: Vec<f64> = felt.iter().map(|felt| felt.latency).collect();
-    latencies.sort_by(f64::total_cmp);
-    let shares = (0..=60).map(|n| 1.0 - 10_f64.powf(-f64::from(n) / 15.0));
-    let at = |share: f64| {
-        let rank = ((share * latencies.len() as f64).ceil() as usize).max(1);
-        Some((share, *latencies.get(rank - 1)?))
-    };
-    shares.filter_map(at).collect()
 }

@@ -8,6 +8,7 @@ mod hit;
 mod vegeta;
 mod tally;
 mod observed;
+mod numbers;
 mod judge;
 mod look;
 mod monitoring;

@@ -36,7 +36,7 @@ impl Progress {
                 let template = if name == "lag" {
                     "{prefix:<9} {msg}"
                 } else {
-                    "{prefix:<9} {wide_bar} {pos}/{len} {per_sec:>12}"
+                    "{prefix:<9} {wide_bar} {pos:>8}/{len}"
                 };
                 let style = ProgressStyle::with_template(template);
                 bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

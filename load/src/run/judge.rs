@@ -32,6 +32,14 @@ pub(crate) struct Check {
     pub(crate) holds: bool,
 }
 
+impl Verdict {
+    /// One more reason against the run.
+    pub(crate) fn fail(&mut self, reason: String) {
+        self.reasons.push(reason);
+        self.pass = false;
+    }
+}
+
 /// Judges.
 pub(crate) fn judge(seen: &Observed, budget: &Budget) -> Verdict {
     let checks = checks(seen, budget);
@@ -173,14 +181,13 @@ fn witnesses(seen: &Observed, budget: &Budget, reasons: &mut Vec<String>) {
 pub(crate) fn judge_alerts(fired: &[Fired], budget: &Budget, verdict: &mut Verdict) {
     let is_expected = |fired: &&Fired| budget.alerts.contains(&fired.name);
     for Fired { name, severity } in fired.iter().filter(|fired| !is_expected(fired)) {
-        verdict.reasons.push(format!("the alert {name} ({severity}) fired"));
+        verdict.fail(format!("the alert {name} ({severity}) fired"));
     }
     for name in &budget.alerts {
         if fired.iter().all(|fired| fired.name != *name) {
-            verdict.reasons.push(format!("the alert {name} should have fired and did not"));
+            verdict.fail(format!("the alert {name} should have fired and did not"));
         }
     }
-    verdict.pass = verdict.reasons.is_empty();
 }
 
 /// The last line of the output.

@@ -140,15 +140,19 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         measured => measured?,
     };
     let ended_at = Timestamp::now();
-    let fired = alerts(monitoring.as_ref(), begun_at, ended_at).await?;
-    let report = Report::new(&args, profile, &plan, trials, fired, earlier)?;
-    if let Some(monitoring) = &monitoring {
-        let (seen, pass) = (report.observed(), report.verdict.pass);
-        monitoring.ended(&plan.run, ended_at, seen, pass).await?;
+    let fired = alerts(monitoring.as_ref(), begun_at, ended_at).await;
+    let (fired, unread) = fired.map_or_else(|error| (None, Some(error)), |fired| (fired, None));
+    let mut report = Report::new(&args, profile, &plan, trials, fired, earlier)?;
+    if let Some(error) = unread {
+        report.verdict.fail(format!("alerts could not be read: {error:#}"));
     }
     let pass = report.verdict.pass;
     let interrupted = report.observed().interrupted;
     finish(&args, &plan, &report)?;
+    // Last, because it waits for a scrape, and whatever comes of that, there is a report.
+    if let Some(monitoring) = &monitoring {
+        monitoring.ended(&plan.run, ended_at, report.observed(), pass).await?;
+    }
     Ok(match (interrupted, pass) {
         (true, _) => ExitCode::from(INTERRUPTED),
         (false, true) => ExitCode::SUCCESS,

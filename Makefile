@@ -44,11 +44,14 @@ deny:
 rules: setup ## Prometheus' own checks and unit tests over prometheus/
 	@bash scripts/rules
 
-test: build ## Everything that guards main, on real servers of its own
+# Programs and tests in one go: with the features of what only tests need, programs alone would be built a second time.
+test: setup ## Everything that guards main, on real servers of its own
+	$(CARGO) build --release --locked --workspace --all-targets
 	@bash scripts/test $(TEST_STACK)
 
-faults: build ## The long suite: zombies, lost brokers, lost databases, a random nemesis
-	$(CARGO) test --release --locked -p load --test faults -- --test-threads=1 --nocapture
+faults: setup ## The long suite: zombies, lost brokers, lost databases, a random nemesis
+	$(CARGO) build --release --locked --workspace --all-targets
+	$(CARGO) test --release --locked --workspace --test faults -- --test-threads=1 --nocapture
 
 bench: build ## How fast, next to how fast it could be
 	$(BIN)/order-load bench $(BENCH_ARGS)

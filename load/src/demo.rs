@@ -7,6 +7,7 @@ mod alerts;
 mod progress;
 mod summary;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -171,29 +172,32 @@ impl Show<'_> {
     }
 
     async fn start(&mut self, pipeline: &Pipeline, stack: &Stack) -> anyhow::Result<Client> {
-        let [api, producer, consumer, worker, temporal, lag] = match self.args.ports {
+        let [api, producer, consumer, worker, temporal, lag, signals] = match self.args.ports {
             PortChoice::Default => {
-                [8080, 9101, 9102, 9103, 9104, 9105].map(|port| ([127, 0, 0, 1], port).into())
+                [8080, 9101, 9102, 9103, 9104, 9105, 9106].map(|port| ([127, 0, 0, 1], port).into())
             }
             PortChoice::Free => free_addresses()?,
         };
         say("order-producer, order-consumer, its worker and its lag exporter");
         for program in [
             pipeline.producer(api, producer),
-            pipeline.stages("consumer", &[], consumer),
+            pipeline
+                .stages("consumer", &[], consumer)
+                .with("TEMPORAL_CLIENT_METRICS_ADDRESS", signals.to_string()),
             pipeline.worker("worker", worker, temporal),
             pipeline.lag_exporter("lag-exporter", lag),
         ] {
             self.programs.push(Process::start(program)?);
         }
-        for (job, address) in [
-            ("order_processing_api", producer),
-            ("consumers", consumer),
-            ("worker", worker),
-            ("temporal", temporal),
-            ("lag_exporter", lag),
+        for (job, addresses) in [
+            ("order_processing_api", &[producer][..]),
+            ("consumers", &[consumer]),
+            ("worker", &[worker]),
+            ("temporal", &[temporal, signals]),
+            ("lag_exporter", &[lag]),
         ] {
-            let told = stack.set_targets(job, &[address.to_string()]);
+            let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+            let told = stack.set_targets(job, &addresses);
             told.with_context(|| format!("tell Prometheus about {job}"))?;
         }
         for program in &mut self.programs {

@@ -65,11 +65,15 @@ impl Settings {
         self.connection.tls_options.is_some() || self.connection.target.scheme() == "https"
     }
 
-    /// Connects; an error when the server does not answer. `meter` counts the requests of this client.
-    pub async fn connect(&self, meter: Option<TemporalMeter>) -> anyhow::Result<Client> {
-        let mut connection = self.connection.clone();
-        connection.metrics_meter = meter;
-        let connecting = Client::connect(connection, self.client.clone());
+    /// Requests of clients connected by these settings are counted by `meter`.
+    pub(crate) fn counted_by(mut self, meter: Option<TemporalMeter>) -> Self {
+        self.connection.metrics_meter = meter;
+        self
+    }
+
+    /// Connects; an error when the server does not answer.
+    pub async fn connect(&self) -> anyhow::Result<Client> {
+        let connecting = Client::connect(self.connection.clone(), self.client.clone());
         let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
         let why = match connected {
             Ok(Ok(client)) => return Ok(client),
@@ -144,7 +148,7 @@ mod tests {
             format!("[profile.default]\naddress = \"127.0.0.1:{port}\"\napi_key = \"s3cret\"");
         let settings = Settings::from_toml(&text).unwrap();
 
-        let error = settings.connect(None).await.map(drop).unwrap_err();
+        let error = settings.connect().await.map(drop).unwrap_err();
 
         let said = format!("{error:#}");
         assert!(said.contains(&format!("127.0.0.1:{port} with TLS")), "{said}");

@@ -12,14 +12,14 @@ use temporalio_common::telemetry::{
 };
 
 /// Serves until it is dropped.
-pub(super) struct Exporter {
+pub(crate) struct Exporter {
     meter: Arc<dyn CoreMeter>,
     address: SocketAddr,
     task: tokio::task::AbortHandle,
 }
 
 impl Exporter {
-    pub(super) fn start(address: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) fn start(address: SocketAddr) -> anyhow::Result<Self> {
         let options = PrometheusExporterOptions::builder()
             .socket_addr(address)
             .counters_total_suffix(true)
@@ -31,16 +31,16 @@ impl Exporter {
         Ok(Self { meter: server.meter, address: server.bound_addr, task: server.abort_handle })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) fn telemetry(&self) -> TelemetryOptions {
+    pub(crate) fn telemetry(&self) -> TelemetryOptions {
         TelemetryOptions::builder().metrics(self.meter.clone()).build()
     }
 
     /// Requests are counted by the connection, which the SDK's runtime does not reach.
-    pub(super) fn client_meter(&self) -> anyhow::Result<Option<TemporalMeter>> {
+    pub(crate) fn client_meter(&self) -> anyhow::Result<Option<TemporalMeter>> {
         let telemetry = telemetry_init(self.telemetry()).context("setting the SDK's meter up")?;
         Ok(telemetry.get_temporal_metric_meter())
     }

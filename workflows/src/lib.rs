@@ -26,6 +26,7 @@ pub mod saga;
 pub mod activities;
 pub mod order_workflow;
 pub mod connection;
+mod exporter;
 pub mod signals;
 pub mod worker;
 

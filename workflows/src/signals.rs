@@ -4,9 +4,11 @@
 mod listing;
 mod standing;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use futures::future::TryFutureExt;
 use schemas::OrderId;
@@ -24,6 +26,7 @@ use uuid::Uuid;
 
 use crate::connection::Settings;
 use crate::decide::Deadlines;
+use crate::exporter::Exporter;
 use crate::facts::Fact;
 use crate::order_workflow::{self, Start, workflow_id};
 
@@ -81,6 +84,8 @@ pub struct SupervisorOptions {
     pub call_limit: Duration,
     /// Events of a run's history before it hands over to a fresh one.
     pub history_limit: u32,
+    /// Where the requests of this client are counted under the SDK's names; nowhere without one.
+    pub metrics_address: Option<SocketAddr>,
 }
 
 impl SupervisorOptions {
@@ -92,6 +97,7 @@ impl SupervisorOptions {
             task_queue: order_workflow::TASK_QUEUE.to_owned(),
             call_limit: Duration::from_secs(15),
             history_limit: order_workflow::HISTORY_LIMIT,
+            metrics_address: None,
         }
     }
 }
@@ -127,12 +133,27 @@ struct Shared {
     settings: Settings,
     options: SupervisorOptions,
     client: OnceCell<Client>,
+    /// Serves as long as anybody signals.
+    _exporter: Option<Exporter>,
 }
 
 impl Supervisor {
-    /// Does not connect yet.
-    pub fn new(settings: Settings, options: SupervisorOptions) -> Self {
-        Self { shared: Arc::new(Shared { settings, options, client: OnceCell::new() }) }
+    /// Does not connect yet. Fails when the address for metrics is taken.
+    pub fn new(settings: Settings, options: SupervisorOptions) -> anyhow::Result<Self> {
+        let exporter = options
+            .metrics_address
+            .map(|address| {
+                let exporter = Exporter::start(address);
+                exporter
+                    .with_context(|| format!("serving metrics of Temporal's client on {address}"))
+            })
+            .transpose()?;
+        let settings = match &exporter {
+            Some(exporter) => settings.counted_by(exporter.client_meter()?),
+            None => settings,
+        };
+        let client = OnceCell::new();
+        Ok(Self { shared: Arc::new(Shared { settings, options, client, _exporter: exporter }) })
     }
 
     /// Tells the order's workflow these facts, in one signal, and starts it if there is none. Repeating a call changes
@@ -187,7 +208,7 @@ impl Supervisor {
 
     async fn client(&self) -> Result<Client, SignalError> {
         let connect = || {
-            let connecting = self.shared.settings.connect(None);
+            let connecting = self.shared.settings.connect();
             connecting.map_err(|error| SignalError::Transient(format!("{error:#}")))
         };
         self.shared.client.get_or_try_init(connect).await.cloned()

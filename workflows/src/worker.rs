@@ -1,8 +1,6 @@
 //! The worker: runs workflows and activities until it is told to finish. What it had in hand at a crash, another
 //! worker takes over from the history.
 
-mod exporter;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::activities::{ActivityMetrics, OrderActivities, World};
 use crate::connection::Settings;
+use crate::exporter::Exporter;
 use crate::order_workflow::{OrderWorkflow, TASK_QUEUE};
-use exporter::Exporter;
 
 /// How a worker runs.
 #[derive(Args, Clone, Debug)]
@@ -63,7 +61,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let exporter = Exporter::start(args.temporal_metrics_address)
         .with_context(|| format!("serving metrics on {}", args.temporal_metrics_address))?;
-    let client = settings.connect(exporter.client_meter()?).await?;
+    let settings = settings.counted_by(exporter.client_meter()?);
+    let client = settings.connect().await?;
     let options = temporalio_sdk::WorkerOptions::new(args.task_queue.clone())
         .register_workflow::<OrderWorkflow>()
         .context("registering the workflow")?

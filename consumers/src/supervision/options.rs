@@ -1,5 +1,6 @@
 //! Settings of supervision, the same for the stage that signals, the worker that supervises and the auditor.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -22,17 +23,22 @@ pub struct SupervisionArgs {
 impl SupervisionArgs {
     /// A client that only looks. Fails when the settings of Temporal cannot be read.
     pub(crate) fn reader(&self) -> anyhow::Result<Supervisor> {
-        self.supervisor(Deadlines::default())
+        self.supervisor(Deadlines::default(), None)
     }
 
-    fn supervisor(&self, deadlines: Deadlines) -> anyhow::Result<Supervisor> {
+    fn supervisor(
+        &self,
+        deadlines: Deadlines,
+        metrics_address: Option<SocketAddr>,
+    ) -> anyhow::Result<Supervisor> {
         let options = SupervisorOptions {
             task_queue: self.task_queue.clone(),
             // Only some events are told: the workflow looks for the others itself.
             partial: self.supervise == Supervise::Exceptions,
+            metrics_address,
             ..SupervisorOptions::new(deadlines)
         };
-        Ok(Supervisor::new(Settings::load()?, options))
+        Supervisor::new(Settings::load()?, options)
     }
 }
 
@@ -56,6 +62,11 @@ pub struct SignalArgs {
     #[arg(long, env = "TEMPORAL_CALLS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub temporal_calls: u16,
 
+    /// Where requests that signal and start workflows are counted, under the names of Temporal's SDK
+    /// (temporal_request_total and others). Without it they are not.
+    #[arg(long, env = "TEMPORAL_CLIENT_METRICS_ADDRESS")]
+    pub temporal_client_metrics_address: Option<SocketAddr>,
+
     #[command(flatten)]
     pub deadlines: DeadlineArgs,
 }
@@ -63,7 +74,7 @@ pub struct SignalArgs {
 impl SignalArgs {
     /// A client that connects when it is first used. Fails when the settings of Temporal cannot be read.
     pub(crate) fn supervisor(&self) -> anyhow::Result<Supervisor> {
-        self.supervision.supervisor(self.deadlines.into())
+        self.supervision.supervisor(self.deadlines.into(), self.temporal_client_metrics_address)
     }
 }
 

@@ -97,7 +97,7 @@ pub async fn run(
 async fn reachable(settings: &Settings, readiness: &Readiness, shutdown: &Shutdown) -> bool {
     loop {
         let connected = tokio::select! {
-            connected = settings.connect(None) => connected,
+            connected = settings.connect() => connected,
             () = shutdown.wait() => return false,
         };
         let Err(error) = connected else {

@@ -50,7 +50,7 @@ impl Bench {
         let settings = settings(&temporal_address());
         Self {
             order: OrderId::fresh(),
-            supervisor: Supervisor::new(settings.clone(), options),
+            supervisor: Supervisor::new(settings.clone(), options).unwrap(),
             settings,
             queue,
             directory: tempfile::tempdir().unwrap(),
@@ -119,7 +119,7 @@ impl Bench {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        self.settings.connect(None).await.unwrap()
+        self.settings.connect().await.unwrap()
     }
 
     pub(crate) async fn history(&self) -> serde_json::Value {

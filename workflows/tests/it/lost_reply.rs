@@ -73,7 +73,7 @@ async fn a_signal_whose_answer_was_lost_is_told_again_and_counts_once() {
     let network = Network::to(temporal_address()).await;
     let mut options = SupervisorOptions::new(PATIENT);
     options.task_queue.clone_from(&bench.queue);
-    let supervisor = Supervisor::new(settings(&network.address), options);
+    let supervisor = Supervisor::new(settings(&network.address), options).unwrap();
     let told = supervisor.tell(bench.order, &[fact(FactKind::OrderPlaced)]).await.unwrap();
     assert_eq!(told, Told::Applied);
 

@@ -101,7 +101,7 @@ fn supervisor(queue: &str, address: &str, tls: &str) -> Supervisor {
     let text = format!("[profile.default]\naddress = \"{address}\"\n[profile.default.tls]\n{tls}");
     let mut options = SupervisorOptions::new(PATIENT);
     queue.clone_into(&mut options.task_queue);
-    Supervisor::new(Settings::from_toml(&text).unwrap(), options)
+    Supervisor::new(Settings::from_toml(&text).unwrap(), options).unwrap()
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ impl Bare {
         let (_, address) = address.context("this stack has no Temporal")?;
         let settings = Settings::from_toml(&format!("[profile.default]\naddress = \"{address}\""))?;
         Ok(Self {
-            client: settings.connect(None).await?,
+            client: settings.connect().await?,
             namespace: settings.namespace().to_owned(),
             task_queue: format!("bare-{}", Uuid::new_v4()),
         })

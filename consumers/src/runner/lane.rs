@@ -213,7 +213,12 @@ impl<S: Stage> Lane<S> {
                 }
             }
             let failure = match self.attempt(partition, batch, &intake, next_offset).await {
-                Ok(committed) => return Ok(committed),
+                Ok(mut committed) => {
+                    if committed.all_applied {
+                        committed.applied = intake.events;
+                    }
+                    return Ok(committed);
+                }
                 Err(failure) => failure,
             };
             // Whatever went wrong, the connection may be in the middle of something.

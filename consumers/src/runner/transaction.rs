@@ -2,6 +2,7 @@
 //!
 //! Nothing here leaves the process: effects are returned, to be told after the commit.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ use crate::store::{dead_letters, outbox, progress};
 pub(crate) struct Committed {
     /// Effects to tell now.
     pub(crate) outgoing: Outgoing,
-    /// Events applied, in the order of the stage's numbers.
+    /// Events applied, in the order of the stage's numbers; left empty where they are all that were taken in.
     pub(crate) applied: Vec<Received>,
+    pub(crate) all_applied: bool,
     pub(crate) effects: Vec<crate::stage::Effect>,
     pub(crate) finished: Vec<Finished>,
     pub(crate) duplicates: usize,
@@ -138,8 +140,7 @@ impl<S: Stage> Attempt<'_, S> {
         let replaying = self.replaying(&mut *db).await?;
         // A record replayed twice was applied the first time.
         let stale = |letter: Option<i64>| letter.is_some_and(|letter| !replaying.contains(&letter));
-        let (mut ready, waiting) = self.intake.split_waiting(&parked, &replaying);
-        ready.retain(|event| !stale(event.replay_of));
+        let (ready, waiting) = self.intake.split_waiting(&parked, &replaying);
 
         let outcome = if ready.is_empty() {
             Outcome::default()
@@ -188,7 +189,11 @@ impl<S: Stage> Attempt<'_, S> {
             duplicates: outcome.duplicates,
             refused: self.intake.refused.clone(),
             parked,
-            applied: ready,
+            all_applied: matches!(ready, Cow::Borrowed(_)),
+            applied: match ready {
+                Cow::Borrowed(_) => Vec::new(),
+                Cow::Owned(ready) => ready,
+            },
         })
     }
 

@@ -21,7 +21,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, post};
 use sqlx::PgPool;
-use telemetry::{Readiness, Shutdown};
+use telemetry::{Readiness, Shutdown, Tracer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -126,7 +126,12 @@ impl Api {
 /// The routes. One line each: path, methods, the name metrics know it by.
 pub fn router(api: Arc<Api>, metrics: Arc<HttpMetrics>) -> Router {
     let observed = |endpoint, route: MethodRouter<Arc<Api>>| {
-        let observer = Observer { metrics: metrics.clone(), endpoint };
+        // Nobody wants to read a trace of a probe, and there is one every few seconds.
+        let tracer = match endpoint {
+            Endpoint::Live | Endpoint::Ready => Tracer::off(),
+            _ => api.intake.tracer().clone(),
+        };
+        let observer = Observer { metrics: metrics.clone(), tracer, endpoint };
         route.layer(axum::middleware::from_fn_with_state(observer, observe::observe))
     };
     let observe = |endpoint, route: MethodRouter<Arc<Api>>| {

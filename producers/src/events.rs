@@ -1,10 +1,11 @@
 //! Events of this producer as records of the topic `orders`.
 
 use schemas::codec::Header;
-use schemas::{Envelope, Event, EventId, OrderId, Timestamp, Topic, TopicPrefix};
+use schemas::{Envelope, Event, EventId, Timestamp, Topic, TopicPrefix};
+use telemetry::TraceContext;
 
 use crate::publisher::{Batch, PublishError, Record};
-use crate::trace::TraceContext;
+use crate::spans;
 
 /// `ce_source` of everything this component tells.
 pub const SOURCE: &str = "/order-producer";
@@ -16,7 +17,7 @@ pub struct OrdersTopic(String);
 /// An event, ready for the wire.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    order_id: OrderId,
+    named: spans::Event,
     headers: Vec<Header>,
     value: Vec<u8>,
 }
@@ -35,7 +36,7 @@ impl OrdersTopic {
     /// Hands `event` over for writing.
     pub fn add(&self, batch: &mut Batch, event: &Encoded) -> Result<(), PublishError> {
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let key = event.order_id.0.as_hyphenated().encode_lower(&mut text).as_bytes();
+        let key = event.named.order_id.0.as_hyphenated().encode_lower(&mut text).as_bytes();
         let headers: Vec<(&str, Option<&[u8]>)> =
             event.headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
         let (key, value) = (Some(key), Some(event.value.as_slice()));
@@ -44,17 +45,26 @@ impl OrdersTopic {
 }
 
 impl Encoded {
-    /// Encodes an event that opens something for its order; `time` is when the fact happened.
+    /// Encodes an event that opens something for its order; `time` is when the fact happened, `trace` what readers go on
+    /// from.
     pub fn opening(event: &Event, time: Timestamp, trace: &TraceContext) -> Self {
         let order_id = event.order_id();
         let event_type = event.event_type();
+        let id = EventId::opening(order_id, event_type.as_str());
         let envelope = Envelope {
-            id: EventId::opening(order_id, event_type.as_str()),
+            id,
             event_type,
             source: SOURCE.to_owned(),
             time,
             traceparent: Some(trace.as_str().to_owned()),
         };
-        Self { order_id, headers: envelope.headers(), value: event.to_json() }
+        let (headers, value) = (envelope.headers(), event.to_json());
+        let named = spans::Event { id, event_type, order_id, place: *trace };
+        Self { named, headers, value }
+    }
+
+    /// What it is, for whoever tells of it.
+    pub(crate) fn named(&self) -> &spans::Event {
+        &self.named
     }
 }

@@ -5,10 +5,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use schemas::orders::CancelRequested;
 use schemas::{Event, OrderId, Timestamp};
 use telemetry::crash_point::crash_point;
+use telemetry::traces::Parent;
+use telemetry::{TraceContext, Tracer};
 use tokio_util::task::TaskTracker;
 
 use crate::events::{Encoded, OrdersTopic};
@@ -17,7 +20,7 @@ use crate::lookup::Lookup;
 use crate::metrics::IntakeMetrics;
 use crate::order::NewOrder;
 use crate::publisher::{PublishError, Publisher};
-use crate::trace::TraceContext;
+use crate::spans::FOLLOWED;
 use schemas::orders::Fingerprint;
 
 /// Takes orders in. Clones share everything.
@@ -28,6 +31,7 @@ pub struct Intake {
     memory: Memory,
     lookup: Option<Lookup>,
     metrics: IntakeMetrics,
+    tracer: Tracer,
     writes: TaskTracker,
 }
 
@@ -80,11 +84,21 @@ impl Intake {
         lookup: Option<Lookup>,
         metrics: IntakeMetrics,
     ) -> Self {
-        let topic = Arc::new(topic);
-        Self { publisher, topic, memory, lookup, metrics, writes: TaskTracker::new() }
+        let (topic, tracer) = (Arc::new(topic), Tracer::off());
+        Self { publisher, topic, memory, lookup, metrics, tracer, writes: TaskTracker::new() }
     }
 
-    /// Takes `submissions` in together. Outcomes are in their order.
+    /// The same, recording what happens.
+    pub fn traced(mut self, tracer: Tracer) -> Self {
+        self.tracer = tracer;
+        self
+    }
+
+    pub(crate) fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// Takes `submissions` in together, for the request at `trace`. Outcomes are in their order.
     pub async fn place(&self, submissions: Vec<Submission>, trace: TraceContext) -> Vec<Outcome> {
         let stands = self.stand(&submissions).await;
         let mut outcomes = Vec::with_capacity(submissions.len());
@@ -96,14 +110,15 @@ impl Intake {
                     let placed_at =
                         claim.as_ref().map_or_else(Timestamp::now, |claim| claim.placed_at);
                     let event = Event::OrderPlaced(submission.order.placed(order_id, placed_at));
-                    let event = Encoded::opening(&event, placed_at, &trace);
+                    let own = if index < FOLLOWED { self.tracer.part_of(&trace) } else { trace };
+                    let event = Encoded::opening(&event, placed_at, &own);
                     writes.push(Write { index, order_id, event, claim });
                     outcomes.push(Err(Refusal::Unknown));
                 }
             }
         }
         if !writes.is_empty() {
-            self.write(writes, &mut outcomes).await;
+            self.write(writes, trace, &mut outcomes).await;
         }
         outcomes
     }
@@ -112,12 +127,17 @@ impl Intake {
     pub async fn cancel(&self, order_id: OrderId, trace: TraceContext) -> Result<(), Refusal> {
         let requested_at = Timestamp::now();
         let event = Event::CancelRequested(CancelRequested { order_id, requested_at });
-        let event = Encoded::opening(&event, requested_at, &trace);
+        let event = Encoded::opening(&event, requested_at, &self.tracer.part_of(&trace));
         let this = self.clone();
         let written = self.writes.spawn(async move {
+            let began = SystemTime::now();
             let mut batch = this.publisher.batch();
-            this.topic.add(&mut batch, &event).map_err(|error| refusal(&error))?;
-            batch.acknowledged().await.map_err(|failed| refusal_of_report(&failed))
+            let written = match this.topic.add(&mut batch, &event) {
+                Ok(()) => batch.acknowledged().await.map_err(|failed| refusal_of_report(&failed)),
+                Err(error) => Err(refusal(&error)),
+            };
+            this.record(&event, &trace, began, written.err());
+            written
         });
         written.await.unwrap_or(Err(Refusal::Unknown))
     }
@@ -195,9 +215,9 @@ impl Intake {
         }
     }
 
-    async fn write(&self, writes: Vec<Write>, outcomes: &mut [Outcome]) {
+    async fn write(&self, writes: Vec<Write>, trace: TraceContext, outcomes: &mut [Outcome]) {
         let this = self.clone();
-        let written = self.writes.spawn(async move { this.write_all(writes).await });
+        let written = self.writes.spawn(async move { this.write_all(writes, &trace).await });
         match written.await {
             Ok(written) => {
                 for (index, outcome) in written {
@@ -205,31 +225,41 @@ impl Intake {
                 }
             }
             // The task panicked or the runtime is going down: the outcomes stay unknown.
-            Err(error) => tracing::error!(%error, "a write ended without an outcome"),
+            Err(error) => tracing::error!(
+                %error,
+                trace_id = trace.trace_id(),
+                "a write ended without an outcome"
+            ),
         }
     }
 
-    async fn write_all(&self, writes: Vec<Write>) -> Vec<(usize, Outcome)> {
+    async fn write_all(&self, writes: Vec<Write>, trace: &TraceContext) -> Vec<(usize, Outcome)> {
         crash_point("producer", "before_produce");
+        let began = SystemTime::now();
         let mut batch = self.publisher.batch();
         let mut taken = Vec::with_capacity(writes.len());
         let mut written = Vec::with_capacity(writes.len());
         for write in writes {
             match self.topic.add(&mut batch, &write.event) {
                 Ok(()) => taken.push(write),
-                Err(error) => written.push((write.index, Err(refusal(&error)))),
+                Err(error) => {
+                    self.record(&write.event, trace, began, Some(refusal(&error)));
+                    written.push((write.index, Err(refusal(&error))));
+                }
             }
         }
         let mut failures = vec![None; taken.len()];
         if let Err(failed) = batch.acknowledged().await {
             for (number, error) in failed {
-                tracing::debug!(%error, order_id = %taken[number].order_id, "an order's fate is unknown");
+                let (order_id, trace_id) = (taken[number].order_id, trace.trace_id());
+                tracing::debug!(%error, %order_id, trace_id, "the fate of order {order_id} is unknown");
                 failures[number] = Some(refusal(&error));
             }
         }
         crash_point("producer", "after_ack");
         let mut created = 0;
         for (write, failure) in taken.into_iter().zip(failures) {
+            self.record(&write.event, trace, began, failure);
             if failure.is_none() {
                 created += 1;
                 if let Some(claim) = &write.claim {
@@ -240,6 +270,24 @@ impl Intake {
         }
         self.metrics.created(created);
         written
+    }
+
+    /// Those that share the request's place have no span of their own.
+    fn record(
+        &self,
+        event: &Encoded,
+        trace: &TraceContext,
+        began: SystemTime,
+        failure: Option<Refusal>,
+    ) {
+        if event.named().place != *trace {
+            let error = failure.map(|refusal| match refusal {
+                Refusal::Overloaded => "overloaded",
+                Refusal::Unknown | Refusal::KeyReused => "outcome_unknown",
+            });
+            let parent = Parent::Here(*trace);
+            event.named().sent(&self.tracer, self.topic.name(), parent, began, error);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod projection;
 pub mod lookup;
 pub mod waiters;
 pub mod metrics;
+pub mod spans;
 pub mod intake;
 pub mod api;
 pub mod server;

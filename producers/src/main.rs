@@ -10,9 +10,13 @@ use producers::kafka::KafkaArgs;
 use producers::publish::{self, Ended, PublishArgs};
 use producers::serve::{self, Mistakes, ServeArgs};
 use telemetry::logs::{self, LogArgs};
+use telemetry::traces::{self, traced};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Name and version of what is traced.
+const SERVICE: (&str, &str) = ("order-producer", env!("CARGO_PKG_VERSION"));
 
 /// Puts orders into the pipeline: over HTTP, or from a file.
 #[derive(Parser)]
@@ -40,6 +44,7 @@ enum Command {
     /// POST /orders, POST /orders/batch, GET /orders, GET /orders/{id}, GET /orders/{id}/events,
     /// POST /orders/{id}/cancel, GET /openapi.json; metrics and health on --admin-listen. An order is answered with
     /// 202 only after Kafka acknowledged it. Ends on SIGTERM or SIGINT, after what is in hand.
+    #[command(after_long_help = traces::HELP)]
     Serve(ServeArgs),
     /// Publish the orders of a file, one JSON object per line
     Publish(PublishArgs),
@@ -78,12 +83,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => {
             logs::init(&cli.logs)?;
-            runtime()?.block_on(serve::run(args, cli.kafka))?;
+            let serve = async |tracer| serve::run(args, cli.kafka, tracer).await;
+            runtime()?.block_on(traced(SERVICE, serve))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Publish(args) => {
             logs::init(&cli.logs)?;
-            let ended = runtime()?.block_on(publish::run(args, cli.kafka))?;
+            let publish = async |tracer| publish::run(args, cli.kafka, tracer).await;
+            let ended = runtime()?.block_on(traced(SERVICE, publish))?;
             Ok(if ended == Ended::Complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Generate(args) => quietly(generate(args)),

@@ -12,8 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-
-use crate::trace::TraceContext;
+use telemetry::TraceContext;
 
 /// A route of the API; its name is the template, never the path that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +92,11 @@ impl Endpoint {
             Self::Other => "other",
         }
     }
+
+    /// The template as a span names it: only of what is a route.
+    pub(crate) fn route(self) -> Option<&'static str> {
+        (self != Self::Other).then(|| self.template())
+    }
 }
 
 impl HttpMetrics {
@@ -128,7 +132,10 @@ impl HttpMetrics {
     ) {
         let series = self.series(method, endpoint, status);
         series.requests.inc();
-        let exemplar = trace.map(|trace| TraceLabel { trace_id: trace.trace_id().to_owned() });
+        // An exemplar leads to a trace: one that nobody records leads nowhere.
+        let exemplar = trace
+            .filter(|trace| trace.is_sampled())
+            .map(|trace| TraceLabel { trace_id: trace.trace_id().to_owned() });
         series.durations.observe(duration.as_secs_f64(), exemplar, None);
     }
 

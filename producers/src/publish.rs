@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use telemetry::Shutdown;
+use telemetry::{Shutdown, Tracer};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
@@ -91,7 +91,7 @@ pub enum Ended {
 }
 
 /// Publishes until the file ends or a signal comes.
-pub async fn run(args: PublishArgs, kafka: KafkaArgs) -> anyhow::Result<Ended> {
+pub async fn run(args: PublishArgs, kafka: KafkaArgs, tracer: Tracer) -> anyhow::Result<Ended> {
     if args.resume && args.file.as_os_str() == "-" {
         bail!("--resume needs a file: standard input cannot be read from the middle");
     }
@@ -108,8 +108,9 @@ pub async fn run(args: PublishArgs, kafka: KafkaArgs) -> anyhow::Result<Ended> {
     let source = Source::open(&args)?;
     let checkpoint = source.checkpoint.clone();
     let mut report = Report::new(&args, &source)?;
-    let chunks = source.start(args.rate.map_or(source::LARGEST_CHUNK, Rate::chunk));
-    let delivery = Delivery::new(publisher.clone(), topic, args.give_up_after);
+    let lines = args.rate.map_or(source::LARGEST_CHUNK, Rate::chunk);
+    let chunks = source.start(lines, tracer.clone());
+    let delivery = Delivery::new(publisher.clone(), topic, args.give_up_after, tracer);
     let stopped = pump(chunks, delivery, args.rate, checkpoint, &mut report, shutdown).await?;
 
     // Whatever is still on its way after an early stop would arrive or not; seeing it out keeps the count honest.

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use axum::http::{Method, StatusCode};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
-use telemetry::{Metrics, Readiness, Shutdown};
+use telemetry::{Metrics, Readiness, Shutdown, Tracer};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
@@ -42,7 +42,7 @@ const CHECK_PERIOD: Duration = Duration::from_secs(2);
 const CHECK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(args: ServeArgs, kafka: KafkaArgs) -> anyhow::Result<()> {
+pub async fn run(args: ServeArgs, kafka: KafkaArgs, tracer: Tracer) -> anyhow::Result<()> {
     let database = args.check(&kafka)?;
     let publisher = Publisher::connect(&kafka, &args.publisher(), NAME).map_err(Mistakes::one)?;
     options::raise_open_files();
@@ -64,7 +64,8 @@ pub async fn run(args: ServeArgs, kafka: KafkaArgs) -> anyhow::Result<()> {
     };
     let memory = Memory::new(args.idempotency_orders, args.idempotency_age);
     let lookup = reads.as_ref().map(|reads| Lookup::start(reads.pool.clone()));
-    let intake = Intake::new(publisher.clone(), topic, memory, lookup, intake_metrics);
+    let intake =
+        Intake::new(publisher.clone(), topic, memory, lookup, intake_metrics).traced(tracer);
     let api = Api::new(intake.clone(), reads, args.limits(), readiness.clone(), shutdown.clone());
     let routes = api::router(Arc::new(api), http_metrics.clone());
 

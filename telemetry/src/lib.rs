@@ -1,4 +1,4 @@
-//! What every process of the pipeline does the same way: logs, metrics, the admin server, shutdown, crash points.
+//! What every process of the pipeline does the same way: logs, traces, metrics, the admin server, shutdown, crash points.
 //!
 //! Knows nothing of Kafka, SQL or orders.
 
@@ -8,8 +8,10 @@ pub mod logs;
 pub mod metrics;
 pub mod secret;
 pub mod shutdown;
+pub mod traces;
 
 pub use admin::{AdminArgs, Readiness};
 pub use metrics::Metrics;
 pub use secret::Secret;
 pub use shutdown::Shutdown;
+pub use traces::{TraceContext, Tracer};

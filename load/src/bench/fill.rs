@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use producers::events::{Encoded, OrdersTopic};
 use producers::publisher::{Batch, PublishError, Publisher, PublisherSettings};
-use producers::trace::TraceContext;
 use schemas::Event;
 use schemas::orders::OrderPlaced;
+use telemetry::TraceContext;
 
 use super::kafka_of;
 use crate::pipeline::Pipeline;

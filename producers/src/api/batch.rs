@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
+use telemetry::TraceContext;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -20,7 +21,6 @@ use super::problem::{Code, Problem, ProblemDetails};
 use super::{Api, body};
 use crate::intake::{Outcome, Refusal, Submission};
 use crate::request::{Violation, parse_line};
-use crate::trace::TraceContext;
 
 const NDJSON: &str = "application/x-ndjson";
 

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use schemas::OrderId;
 use serde::Serialize;
+use telemetry::TraceContext;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -21,7 +22,6 @@ use super::problem::{Problem, ProblemDetails};
 use super::read::order_id;
 use super::{Api, Reads};
 use crate::projection::{self, OrderView, Status};
-use crate::trace::TraceContext;
 use crate::waiters::Until;
 
 /// The projection may be this far behind an order that was just placed.

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemas::OrderId;
 use serde::Serialize;
+use telemetry::TraceContext;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -20,7 +21,6 @@ use crate::idempotency::{IdempotencyKey, InvalidKey};
 use crate::intake::{Refusal, Submission};
 use crate::projection::Status;
 use crate::request::{OrderRequest, parse_order};
-use crate::trace::TraceContext;
 
 /// The header that makes repeats of a request one order.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

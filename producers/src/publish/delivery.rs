@@ -1,8 +1,10 @@
 //! Gets a chunk acknowledged, however often that takes: the ids stay the same, so sending twice is harmless.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use telemetry::Tracer;
+use telemetry::traces::Parent;
 use tokio::time::{Instant, sleep};
 
 use super::source::Chunk;
@@ -22,13 +24,19 @@ pub(super) struct Delivery {
     publisher: Publisher,
     topic: Arc<OrdersTopic>,
     give_up_after: Duration,
+    tracer: Tracer,
     last_success: Arc<Mutex<Instant>>,
 }
 
 impl Delivery {
-    pub(super) fn new(publisher: Publisher, topic: OrdersTopic, give_up_after: Duration) -> Self {
+    pub(super) fn new(
+        publisher: Publisher,
+        topic: OrdersTopic,
+        give_up_after: Duration,
+        tracer: Tracer,
+    ) -> Self {
         let last_success = Arc::new(Mutex::new(Instant::now()));
-        Self { publisher, topic: Arc::new(topic), give_up_after, last_success }
+        Self { publisher, topic: Arc::new(topic), give_up_after, tracer, last_success }
     }
 
     /// Answers when every event of `chunk` is acknowledged.
@@ -38,6 +46,7 @@ impl Delivery {
     ) -> impl Future<Output = Result<Chunk, Undelivered>> + use<> {
         let this = self.clone();
         async move {
+            let began = SystemTime::now();
             let mut left: Vec<&Encoded> = chunk.events.iter().collect();
             while !left.is_empty() {
                 let count = left.len();
@@ -50,6 +59,9 @@ impl Delivery {
                 if let Some(error) = error {
                     this.pause(&error).await?;
                 }
+            }
+            for event in &chunk.events {
+                event.named().sent(&this.tracer, this.topic.name(), Parent::None, began, None);
             }
             Ok(chunk)
         }

@@ -7,6 +7,7 @@ use std::thread;
 use anyhow::Context;
 use schemas::{Event, OrderId, Timestamp};
 use serde::Serialize;
+use telemetry::Tracer;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -15,7 +16,6 @@ use super::checkpoint::{Checkpoint, Head, Position};
 use crate::api::problem::Problem;
 use crate::events::Encoded;
 use crate::request::parse_line;
-use crate::trace::TraceContext;
 
 /// Most lines in a chunk.
 pub(super) const LARGEST_CHUNK: usize = 500;
@@ -95,14 +95,18 @@ impl Source {
         Ok(Self { checkpoint: Some(checkpoint), run_id, bytes, from, input })
     }
 
-    /// Starts to read. The thread ends with the input, or when nobody takes its chunks any more.
-    pub(super) fn start(mut self, chunk_lines: usize) -> mpsc::Receiver<anyhow::Result<Chunk>> {
+    /// Starts to read; every order opens a trace. The thread ends with the input, or when nobody takes its chunks any more.
+    pub(super) fn start(
+        mut self,
+        chunk_lines: usize,
+        tracer: Tracer,
+    ) -> mpsc::Receiver<anyhow::Result<Chunk>> {
         let (sender, chunks) = mpsc::channel(READ_AHEAD);
         // Not a task: a read from a terminal cannot be cancelled, and must not hold up the end of the process.
         thread::spawn(move || {
             let mut at = self.from;
             loop {
-                let chunk = self.chunk(at, chunk_lines).context("reading orders");
+                let chunk = self.chunk(at, chunk_lines, &tracer).context("reading orders");
                 match &chunk {
                     Ok(None) => return,
                     Ok(Some(chunk)) => at = chunk.end,
@@ -118,7 +122,12 @@ impl Source {
         chunks
     }
 
-    fn chunk(&mut self, mut at: Position, most: usize) -> io::Result<Option<Chunk>> {
+    fn chunk(
+        &mut self,
+        mut at: Position,
+        most: usize,
+        tracer: &Tracer,
+    ) -> io::Result<Option<Chunk>> {
         let (mut events, mut bad) = (Vec::with_capacity(most), Vec::new());
         let mut line = Vec::with_capacity(512);
         while events.len() + bad.len() < most {
@@ -128,7 +137,7 @@ impl Source {
             }
             at = Position { lines: at.lines + 1, bytes: at.bytes + read };
             if !line.trim_ascii().is_empty() {
-                match event(&line, at.lines, &self.run_id) {
+                match event(&line, at.lines, &self.run_id, tracer) {
                     Ok(event) => events.push(event),
                     Err(problem) => bad.push(BadLine {
                         line: at.lines,
@@ -147,7 +156,7 @@ impl Source {
     }
 }
 
-fn event(line: &[u8], number: u64, run_id: &str) -> Result<Encoded, Problem> {
+fn event(line: &[u8], number: u64, run_id: &str, tracer: &Tracer) -> Result<Encoded, Problem> {
     if line.len() > LONGEST_LINE {
         return Err(Problem::BodyTooLarge(LONGEST_LINE));
     }
@@ -162,7 +171,7 @@ fn event(line: &[u8], number: u64, run_id: &str) -> Result<Encoded, Problem> {
     };
     let now = Timestamp::now();
     let placed = Event::OrderPlaced(line.order.placed(order_id, now));
-    Ok(Encoded::opening(&placed, now, &TraceContext::fresh()))
+    Ok(Encoded::opening(&placed, now, &tracer.enter(None)))
 }
 
 fn detail(problem: Problem) -> String {

@@ -11,10 +11,13 @@ use consumers::{
 use producers::kafka::KafkaArgs;
 use producers::postgres::connect_options;
 use telemetry::logs::{self, LogArgs};
+use telemetry::traces::{self, traced};
 
 // librdkafka's C and our Rust share one allocator that gives memory back; glibc's fragments under both.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Takes orders through the stages of the pipeline: reads Kafka, writes Postgres, tells what happened.
 ///
@@ -43,6 +46,7 @@ enum Command {
     /// Run stages until told to stop.
     Run(Box<run::RunArgs>),
     /// Supervise orders: run their workflows, which Temporal keeps.
+    #[command(after_long_help = traces::HELP)]
     Worker(Box<worker::SuperviseArgs>),
     /// Bring the database to this build's schema.
     Migrate,
@@ -81,7 +85,11 @@ async fn execute(cli: Cli) -> anyhow::Result<bool> {
     match cli.command {
         Command::Run(args) if args.list => print(&run::list()).map(|()| true),
         Command::Run(args) => run::run(&args, cli.kafka, database()?).await,
-        Command::Worker(args) => worker::run(&args, cli.kafka, database()?).await.map(|()| true),
+        Command::Worker(args) => {
+            let (kafka, database) = (cli.kafka, database()?);
+            let supervise = async |tracer| worker::run(&args, kafka, database, tracer).await;
+            traced(("order-worker", VERSION), supervise).await.map(|()| true)
+        }
         Command::Migrate => {
             let count = migrate::run(&database()?).await?;
             print(&format!("the schema has its {count} migrations\n")).map(|()| true)

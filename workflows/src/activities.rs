@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
@@ -13,17 +13,25 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use schemas::OrderId;
 use serde::{Deserialize, Serialize};
+use telemetry::traces::{KeyValue, Parent, Span, SpanKind};
+use telemetry::{TraceContext, Tracer};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::decide::SagaRequest;
 use crate::facts::Fact;
 use crate::saga::SagaEvent;
+use crate::trace;
 
 /// What supervision reaches: a broker and a database in earnest, memory in tests.
 pub trait World: Send + Sync {
-    /// Publishes `event` to the topic `saga`, keyed by its order; returns when every in-sync replica has it.
-    fn publish(&self, event: SagaEvent) -> BoxFuture<'_, anyhow::Result<()>>;
+    /// Publishes `event` to the topic `saga`, keyed by its order, as part of `trace`; returns when every in-sync replica has
+    /// it.
+    fn publish(
+        &self,
+        event: SagaEvent,
+        trace: Option<TraceContext>,
+    ) -> BoxFuture<'_, anyhow::Result<()>>;
 
     /// The facts about `order` that Postgres holds; none for an order that it does not know.
     fn look(&self, order: OrderId) -> BoxFuture<'_, anyhow::Result<Vec<Fact>>>;
@@ -48,6 +56,8 @@ pub struct OrderActivities {
     pub world: Arc<dyn World>,
     /// Who times them.
     pub metrics: ActivityMetrics,
+    /// Who records them.
+    pub tracer: Tracer,
 }
 
 #[activities]
@@ -56,35 +66,84 @@ impl OrderActivities {
     #[activity(name = "publish")]
     pub async fn publish(
         self: Arc<Self>,
-        _context: ActivityContext,
+        context: ActivityContext,
         publication: Publication,
     ) -> Result<(), ActivityError> {
-        Ok(self.attempt_publish(publication).await.map_err(Failed)?)
+        let attempt = Recorded::begin(&self.tracer, &context);
+        let done = self.attempt_publish(publication, attempt.place).await;
+        attempt.end("RunActivity:publish", &context, done.is_err());
+        Ok(done.map_err(Failed)?)
     }
 
     /// Asks what is known.
     #[activity(name = "look")]
     pub async fn look(
         self: Arc<Self>,
-        _context: ActivityContext,
+        context: ActivityContext,
         order: OrderId,
     ) -> Result<Vec<Fact>, ActivityError> {
-        Ok(self.attempt_look(order).await.map_err(Failed)?)
+        let attempt = Recorded::begin(&self.tracer, &context);
+        let done = self.attempt_look(order).await;
+        attempt.end("RunActivity:look", &context, done.is_err());
+        Ok(done.map_err(Failed)?)
     }
 }
 
 impl OrderActivities {
-    async fn attempt_publish(&self, publication: Publication) -> anyhow::Result<()> {
+    async fn attempt_publish(
+        &self,
+        publication: Publication,
+        trace: Option<TraceContext>,
+    ) -> anyhow::Result<()> {
         let Publication { order_id, request } = publication;
         let told = async {
             let event = SagaEvent::of(order_id, request).context("building the event")?;
-            self.world.publish(event).await
+            self.world.publish(event, trace).await
         };
         self.metrics.time("publish", ATTEMPT_LIMIT, told).await
     }
 
     async fn attempt_look(&self, order: OrderId) -> anyhow::Result<Vec<Fact>> {
         self.metrics.time("look", ATTEMPT_LIMIT, self.world.look(order)).await
+    }
+}
+
+/// An attempt in the trace that its workflow heard of last; without one there is nothing to be part of.
+struct Recorded<'a> {
+    tracer: &'a Tracer,
+    parent: Option<TraceContext>,
+    /// Its own place.
+    place: Option<TraceContext>,
+    began: SystemTime,
+}
+
+impl<'a> Recorded<'a> {
+    fn begin(tracer: &'a Tracer, context: &ActivityContext) -> Self {
+        let parent = trace::of_headers(context.headers());
+        let place = parent.map(|parent| tracer.enter(Some(&parent)));
+        Self { tracer, parent, place, began: SystemTime::now() }
+    }
+
+    /// Named as Temporal's own SDKs name it.
+    fn end(self, name: &'static str, context: &ActivityContext, failed: bool) {
+        let (Some(parent), Some(place)) = (self.parent, self.place) else { return };
+        if !self.tracer.records(&place) {
+            return;
+        }
+        let times = (self.began, SystemTime::now());
+        let mut span = Span::new(place, Parent::Elsewhere(parent), name, SpanKind::Server, times);
+        let info = context.info();
+        span.attributes = vec![
+            KeyValue::new("temporalActivityID", info.activity_id.clone()),
+            KeyValue::new("temporalActivityType", info.activity_type.clone()),
+        ];
+        let workflow =
+            [("temporalWorkflowID", &info.workflow_id), ("temporalRunID", &info.workflow_run_id)];
+        span.attributes.extend(
+            workflow.into_iter().filter_map(|(name, id)| Some(KeyValue::new(name, id.clone()?))),
+        );
+        span.error = failed.then_some("the attempt failed and will be repeated".into());
+        self.tracer.record(span);
     }
 }
 
@@ -166,7 +225,11 @@ mod tests {
     }
 
     impl World for Memory {
-        fn publish(&self, event: SagaEvent) -> BoxFuture<'_, anyhow::Result<()>> {
+        fn publish(
+            &self,
+            event: SagaEvent,
+            _: Option<TraceContext>,
+        ) -> BoxFuture<'_, anyhow::Result<()>> {
             Box::pin(async move {
                 anyhow::ensure!(!self.away, "no broker");
                 self.published.lock().unwrap().push(event);
@@ -182,7 +245,7 @@ mod tests {
     fn activities(world: Arc<Memory>) -> (OrderActivities, Registry) {
         let mut registry = Registry::default();
         let metrics = ActivityMetrics::register(&mut registry);
-        (OrderActivities { world, metrics }, registry)
+        (OrderActivities { world, metrics, tracer: Tracer::off() }, registry)
     }
 
     fn count(registry: &Registry, activity: &str, outcome: &str) -> String {
@@ -208,7 +271,8 @@ mod tests {
         let (activities, registry) = activities(world.clone());
 
         for kind in [RequestKind::Refund, RequestKind::Refund, RequestKind::OrderCancelled] {
-            activities.attempt_publish(publication(kind, 1_800_000_000_000)).await.unwrap();
+            let publication = publication(kind, 1_800_000_000_000);
+            activities.attempt_publish(publication, None).await.unwrap();
         }
 
         let published = world.published.lock().unwrap();
@@ -225,7 +289,8 @@ mod tests {
         let (activities, registry) =
             activities(Arc::new(Memory { away: true, ..Memory::default() }));
 
-        let error = activities.attempt_publish(publication(RequestKind::Refund, 1_800_000_000_000));
+        let publication = publication(RequestKind::Refund, 1_800_000_000_000);
+        let error = activities.attempt_publish(publication, None);
 
         assert_eq!(Failed(error.await.unwrap_err()).to_string(), "no broker");
         assert_eq!(count(&registry, "publish", "failed"), "1");

@@ -12,7 +12,8 @@
 //! * [`activities`]: what the workflow does to the [`World`], repeated until it succeeds.
 //! * [`connection`]: where Temporal is, by its own standard variables.
 //! * [`signals`]: the [`Supervisor`], which tells workflows what happened and says how they stand.
-//! * [`worker`]: the process that runs all this.
+//! * [`trace`]: how an order's trace goes through all this.
+//! * [`worker`]: the process that runs it.
 //!
 //! Knows neither Kafka nor Postgres: a worker is given a [`World`] that does.
 //!
@@ -28,6 +29,7 @@ pub mod order_workflow;
 pub mod connection;
 mod exporter;
 pub mod signals;
+pub mod trace;
 pub mod worker;
 
 pub use activities::{ActivityMetrics, World};

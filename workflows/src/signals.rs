@@ -12,6 +12,7 @@ use anyhow::Context;
 use clap::Args;
 use futures::future::TryFutureExt;
 use schemas::OrderId;
+use telemetry::TraceContext;
 use temporalio_client::{Client, grpc::WorkflowService};
 use temporalio_common::protos::temporal::api::common::v1::{Payload, Payloads, WorkflowType};
 use temporalio_common::protos::temporal::api::enums::v1::{
@@ -29,6 +30,7 @@ use crate::decide::Deadlines;
 use crate::exporter::Exporter;
 use crate::facts::Fact;
 use crate::order_workflow::{self, Start, workflow_id};
+use crate::trace;
 
 pub use listing::{Closing, Supervised};
 pub use standing::Standing;
@@ -159,7 +161,18 @@ impl Supervisor {
     /// Tells the order's workflow these facts, in one signal, and starts it if there is none. Repeating a call changes
     /// nothing.
     pub async fn tell(&self, order: OrderId, facts: &[Fact]) -> Result<Told, SignalError> {
-        let request = self.request(order, facts)?;
+        self.tell_within(None, order, facts).await
+    }
+
+    /// The same as part of a trace, which the workflow goes on with.
+    pub async fn tell_within(
+        &self,
+        trace: Option<&TraceContext>,
+        order: OrderId,
+        facts: &[Fact],
+    ) -> Result<Told, SignalError> {
+        let mut request = self.request(order, facts)?;
+        request.header = trace.map(trace::header);
         let answer = self.within_limit(Box::pin(async {
             let mut client = self.client().await?;
             let told = client.signal_with_start_workflow_execution(tonic::Request::new(request));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use telemetry::Shutdown;
+use telemetry::{Shutdown, Tracer};
 use temporalio_sdk::runtime::RuntimeOptions;
 use temporalio_sdk::{Runtime, Worker};
 use tokio::sync::oneshot;
@@ -16,6 +16,7 @@ use crate::activities::{ActivityMetrics, OrderActivities, World};
 use crate::connection::Settings;
 use crate::exporter::Exporter;
 use crate::order_workflow::{OrderWorkflow, TASK_QUEUE};
+use crate::trace;
 
 /// How a worker runs.
 #[derive(Args, Clone, Debug)]
@@ -28,6 +29,10 @@ pub struct WorkerArgs {
     /// Task queue to work on, which the signalling side names too: set by whoever knows both.
     #[arg(skip = TASK_QUEUE.to_owned())]
     pub task_queue: String,
+
+    /// Records activities: set by whoever has one.
+    #[arg(skip)]
+    pub tracer: Tracer,
 
     /// Workflows kept in memory. One that is not is replayed from its history when it is heard of again.
     #[arg(long, env = "TEMPORAL_CACHED_WORKFLOWS", default_value_t = 10_000)]
@@ -44,6 +49,7 @@ impl WorkerArgs {
         Self {
             temporal_metrics_address: SocketAddr::from(([127, 0, 0, 1], 0)),
             task_queue: task_queue.into(),
+            tracer: Tracer::off(),
             cached_workflows: 100,
             worker_grace_seconds: 5,
         }
@@ -66,7 +72,8 @@ pub async fn run(
     let options = temporalio_sdk::WorkerOptions::new(args.task_queue.clone())
         .register_workflow::<OrderWorkflow>()
         .context("registering the workflow")?
-        .register_activities(OrderActivities { world, metrics })
+        .register_activities(OrderActivities { world, metrics, tracer: args.tracer.clone() })
+        .workflow_interceptor(trace::passing_it_on())
         .max_cached_workflows(args.cached_workflows)
         .graceful_shutdown_period(Duration::from_secs(args.worker_grace_seconds))
         .build();

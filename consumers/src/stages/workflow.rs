@@ -15,7 +15,7 @@ use crate::config::StageConfig;
 use crate::stage::{Fault, Message, Outcome, Outlet, Received, Stage};
 use crate::store::supervision;
 use crate::supervision::options::Supervise;
-use crate::supervision::outlet::{TemporalOutlet, message};
+use crate::supervision::outlet::{TemporalOutlet, TracedFact, message};
 
 /// The stage.
 pub(crate) struct Workflow {
@@ -107,7 +107,7 @@ fn is_exceptional(event: &Event) -> bool {
 /// One message per order, with its events in the order in which they were read.
 fn messages<'a>(events: impl Iterator<Item = &'a Received>) -> Vec<Message> {
     let mut places: HashMap<OrderId, usize> = HashMap::new();
-    let mut facts: Vec<(OrderId, Vec<Fact>)> = Vec::new();
+    let mut facts: Vec<(OrderId, Vec<TracedFact>)> = Vec::new();
     for received in events {
         let Some(fact) = fact(received) else { continue };
         let order = received.order_id();
@@ -115,7 +115,7 @@ fn messages<'a>(events: impl Iterator<Item = &'a Received>) -> Vec<Message> {
             facts.push((order, Vec::new()));
             facts.len() - 1
         });
-        facts[place].1.push(fact);
+        facts[place].1.push(TracedFact { fact, traceparent: received.traceparent.clone() });
     }
     facts.into_iter().map(|(order, facts)| message(order, &facts)).collect()
 }

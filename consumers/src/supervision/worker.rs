@@ -11,7 +11,7 @@ use clap::Args;
 use producers::kafka::KafkaArgs;
 use producers::publisher::{Publisher, PublisherSettings};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use telemetry::{AdminArgs, Metrics, Readiness, Shutdown, admin};
+use telemetry::{AdminArgs, Metrics, Readiness, Shutdown, Tracer, admin};
 use workflows::worker::{self, WorkerArgs};
 use workflows::{ActivityMetrics, Settings};
 
@@ -46,6 +46,7 @@ pub async fn run(
     args: &SuperviseArgs,
     kafka: KafkaArgs,
     database: PgConnectOptions,
+    tracer: Tracer,
 ) -> anyhow::Result<()> {
     // Activities have their grace, then the worker takes its leave of the server.
     let shutdown = Shutdown::on_signals(Duration::from_secs(args.worker.worker_grace_seconds + 5))?;
@@ -77,12 +78,13 @@ pub async fn run(
             anyhow::Ok(tokio::spawn(sweep.run(shutdown.clone())))
         })
         .transpose()?;
-    let pipeline = Arc::new(Pipeline { publisher, prefix: kafka.topic_prefix, reads: pool });
+    let pipeline =
+        Pipeline { publisher, prefix: kafka.topic_prefix, reads: pool, tracer: tracer.clone() };
     let settings = Settings::load()?;
     if reachable(&settings, &readiness, &shutdown).await {
         let task_queue = args.signals.supervision.task_queue.clone();
-        let worker_args = WorkerArgs { task_queue, ..args.worker.clone() };
-        worker::run(settings, worker_args, pipeline, activities, shutdown)
+        let worker_args = WorkerArgs { task_queue, tracer, ..args.worker.clone() };
+        worker::run(settings, worker_args, Arc::new(pipeline), activities, shutdown)
             .await
             .context("the worker stopped")?;
     }

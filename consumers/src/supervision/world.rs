@@ -1,12 +1,15 @@
 //! What the activities of an order's workflow reach: the topic `saga`, and what the stages decided.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use futures::future::{BoxFuture, FutureExt};
 use producers::publisher::{Publisher, Record};
+use producers::spans;
 use schemas::{Envelope, EventId, EventType, OrderId, TopicPrefix};
 use sqlx::PgPool;
+use telemetry::traces::Parent;
+use telemetry::{TraceContext, Tracer};
 use workflows::{Fact, FactKind, SagaEvent, World};
 
 use crate::store::supervision::{Decided, decided};
@@ -19,11 +22,16 @@ pub(super) struct Pipeline {
     pub(super) publisher: Publisher,
     pub(super) prefix: TopicPrefix,
     pub(super) reads: PgPool,
+    pub(super) tracer: Tracer,
 }
 
 impl World for Pipeline {
-    fn publish(&self, event: SagaEvent) -> BoxFuture<'_, anyhow::Result<()>> {
-        self.publish_event(event).boxed()
+    fn publish(
+        &self,
+        event: SagaEvent,
+        trace: Option<TraceContext>,
+    ) -> BoxFuture<'_, anyhow::Result<()>> {
+        self.publish_event(event, trace).boxed()
     }
 
     fn look(&self, order: OrderId) -> BoxFuture<'_, anyhow::Result<Vec<Fact>>> {
@@ -37,28 +45,41 @@ impl World for Pipeline {
 }
 
 impl Pipeline {
-    async fn publish_event(&self, asked: SagaEvent) -> anyhow::Result<()> {
+    async fn publish_event(
+        &self,
+        asked: SagaEvent,
+        trace: Option<TraceContext>,
+    ) -> anyhow::Result<()> {
         let event_type = asked.event.event_type();
+        let place = trace.map(|trace| self.tracer.part_of(&trace));
+        let began = SystemTime::now();
         let envelope = Envelope {
             id: asked.id,
             event_type,
             source: SOURCE.to_owned(),
             time: asked.occurred_at,
-            traceparent: None,
+            traceparent: place.map(|place| place.as_str().to_owned()),
         };
         let headers = envelope.headers();
         let headers: Vec<(&str, Option<&[u8]>)> =
             headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
         let key = asked.event.order_id().to_string();
+        let topic = self.prefix.topic(event_type.topic());
         let mut batch = self.publisher.batch();
         let record = Record {
-            topic: &self.prefix.topic(event_type.topic()),
+            topic: &topic,
             key: Some(key.as_bytes()),
             value: Some(&asked.event.to_json()),
             headers: &headers,
         };
         batch.add(&record).context("publishing to saga")?;
         let failed = batch.acknowledged().await;
+        if let (Some(trace), Some(place)) = (trace, place) {
+            let order_id = asked.event.order_id();
+            let event = spans::Event { id: asked.id, event_type, order_id, place };
+            let error = failed.is_err().then_some("outcome_unknown");
+            event.sent(&self.tracer, &topic, Parent::Here(trace), began, error);
+        }
         failed.map_err(|mut failed| failed.swap_remove(0).1).context("publishing to saga")
     }
 }

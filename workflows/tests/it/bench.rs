@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use schemas::OrderId;
 use stack::Stack;
-use telemetry::Shutdown;
+use telemetry::{Shutdown, TraceContext};
 use temporalio_client::{Client, WorkflowFetchHistoryOptions};
 use uuid::Uuid;
 use workflows::order_workflow::workflow_id;
@@ -175,7 +175,11 @@ pub(crate) async fn eventually<T>(
 pub(crate) struct Files(pub(crate) PathBuf);
 
 impl World for Files {
-    fn publish(&self, event: SagaEvent) -> BoxFuture<'_, anyhow::Result<()>> {
+    fn publish(
+        &self,
+        event: SagaEvent,
+        _: Option<TraceContext>,
+    ) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
             let file = File::options().create(true).append(true).open(self.0.join("published"));
             Ok(writeln!(file?, "{} {}", event.event.event_type().as_str(), event.id)?)

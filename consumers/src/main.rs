@@ -44,6 +44,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run stages until told to stop.
+    #[command(after_long_help = traces::HELP)]
     Run(Box<run::RunArgs>),
     /// Supervise orders: run their workflows, which Temporal keeps.
     #[command(after_long_help = traces::HELP)]
@@ -84,7 +85,11 @@ async fn execute(cli: Cli) -> anyhow::Result<bool> {
     let database = || connect_options("order-consumer");
     match cli.command {
         Command::Run(args) if args.list => print(&run::list()).map(|()| true),
-        Command::Run(args) => run::run(&args, cli.kafka, database()?).await,
+        Command::Run(args) => {
+            let (kafka, database) = (cli.kafka, database()?);
+            let run = async |tracer| run::run(&args, kafka, database, tracer).await;
+            traced(("order-consumer", VERSION), run).await
+        }
         Command::Worker(args) => {
             let (kafka, database) = (cli.kafka, database()?);
             let supervise = async |tracer| worker::run(&args, kafka, database, tracer).await;

@@ -8,7 +8,7 @@ use clap::Args;
 use producers::kafka::KafkaArgs;
 use producers::publisher::{Publisher, PublisherSettings};
 use sqlx::postgres::PgConnectOptions;
-use telemetry::{AdminArgs, Metrics, Readiness, Shutdown, admin};
+use telemetry::{AdminArgs, Metrics, Readiness, Shutdown, Tracer, admin};
 
 use crate::config::{RunnerConfig, StageConfig};
 use crate::runner::StageContext;
@@ -48,6 +48,7 @@ pub async fn run(
     args: &RunArgs,
     kafka: KafkaArgs,
     database: PgConnectOptions,
+    tracer: Tracer,
 ) -> anyhow::Result<bool> {
     let entries = chosen(args)?;
     let shutdown = Shutdown::on_signals(args.runner.drain())?;
@@ -65,6 +66,7 @@ pub async fn run(
         publisher,
         config: args.runner.clone(),
         metrics: families,
+        tracer,
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
         owner: owner(),

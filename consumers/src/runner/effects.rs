@@ -9,6 +9,7 @@ use producers::publisher::Record;
 use schemas::{Envelope, EventId, Timestamp, TopicPrefix};
 use serde::{Deserialize, Serialize};
 
+use super::traces::Followed;
 use crate::stage::{Effect, Message, Received};
 
 /// Everything that a batch tells.
@@ -34,6 +35,7 @@ pub(crate) fn records(
     stage: &'static str,
     prefix: &TopicPrefix,
     events: &[Received],
+    followed: &Followed,
     effects: &[Effect],
     now: Timestamp,
 ) -> Vec<OutgoingRecord> {
@@ -45,12 +47,13 @@ pub(crate) fn records(
             let cause = &events[effect.cause];
             let event_type = effect.event.event_type();
             let number = numbers.entry((cause.id, event_type.as_str())).or_default();
+            let id = EventId::derived(cause.id, stage, event_type.as_str(), *number);
             let envelope = Envelope {
-                id: EventId::derived(cause.id, stage, event_type.as_str(), *number),
+                id,
                 event_type,
                 source: format!("/stages/{stage}"),
                 time: now,
-                traceparent: cause.traceparent.clone(),
+                traceparent: followed.onward(cause, id),
             };
             *number += 1;
             OutgoingRecord {
@@ -91,6 +94,12 @@ impl Outgoing {
 }
 
 impl OutgoingRecord {
+    /// The value of the header `name`, as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(known, _)| known == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
+    }
+
     /// Hands `self` to `send` in the form the publisher takes.
     pub(crate) fn with_record<T>(&self, send: impl FnOnce(&Record<'_>) -> T) -> T {
         let headers: Vec<(&str, Option<&[u8]>)> =

@@ -9,6 +9,7 @@ use schemas::{Decoded, EventId, EventType, OrderId, codec};
 
 use super::batch::{Batch, Record};
 use super::progress::Partition;
+use super::traces::Followed;
 use crate::stage::{Received, Rejection};
 use crate::store::dead_letters::{DeadLetter, PARKED};
 
@@ -21,6 +22,8 @@ pub(crate) struct Intake {
     pub(crate) refused: Vec<Refused>,
     /// Dead letters replayed here of which the stage wants nothing: settled by being read.
     pub(crate) nothing_to_do: Vec<i64>,
+    /// What of it is recorded.
+    pub(crate) followed: Followed,
 }
 
 /// A record to be set aside.

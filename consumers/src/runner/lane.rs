@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use schemas::TopicPrefix;
 use sqlx::PgConnection;
@@ -24,6 +24,7 @@ use super::metrics::StageMetrics;
 use super::progress::Partition;
 use super::queue::{Assignment, Limits, Queue, Work};
 use super::tell::Teller;
+use super::traces::{Sending, StageTraces};
 use super::transaction::{self, Attempt, Committed, Failure};
 use super::window::RejectWindow;
 use crate::config::RunnerConfig;
@@ -45,6 +46,7 @@ pub(crate) struct Shared<S> {
     pub(crate) teller: Teller,
     pub(crate) queue: Arc<Queue>,
     pub(crate) metrics: StageMetrics,
+    pub(crate) traces: StageTraces,
     pub(crate) window: RejectWindow,
     pub(crate) signals: Arc<Signals>,
 }
@@ -162,7 +164,7 @@ impl<S: Stage> Lane<S> {
                     effects = outgoing.len(),
                     "telling effects that a former owner decided"
                 );
-                self.emit(partition, row.key, outgoing).await?;
+                self.emit(partition, row.key, outgoing, None).await?;
             }
         }
         Ok(())
@@ -170,13 +172,14 @@ impl<S: Stage> Lane<S> {
 
     async fn process(&mut self, partition: &Arc<Partition>, batch: Batch) -> Result<(), Stop> {
         let Some(next_offset) = batch.next_offset() else { return Ok(()) };
-        let begun = Instant::now();
+        let (begun, began) = (Instant::now(), SystemTime::now());
         self.shared.metrics.in_flight.inc_by(count(batch.len()));
         let written = self.write(partition, &batch, next_offset).await;
         self.shared.metrics.in_flight.dec_by(count(batch.len()));
         let committed = written?;
         partition.committed(next_offset);
         self.shared.metrics.committed(&committed, begun.elapsed().as_secs_f64());
+        let sending = self.shared.traces.committed(partition, batch.len(), &committed, began);
         self.report(partition, &batch, &committed);
         drop(batch);
         if committed.outgoing.is_empty() {
@@ -188,7 +191,7 @@ impl<S: Stage> Lane<S> {
             epoch: partition.epoch,
             next_offset,
         };
-        self.emit(partition, key, committed.outgoing).await
+        self.emit(partition, key, committed.outgoing, sending).await
     }
 
     /// Tries until the batch is committed.
@@ -199,6 +202,7 @@ impl<S: Stage> Lane<S> {
         next_offset: i64,
     ) -> Result<Committed, Stop> {
         let mut intake = Intake::of(partition, S::INPUTS, batch);
+        intake.followed = self.shared.traces.follow(batch, &mut intake.events);
         let mut backoff = self.backoff();
         let mut checked = 0;
         loop {
@@ -395,6 +399,7 @@ impl<S: Stage> Lane<S> {
                         outgoing,
                         applied: intake.events,
                         refused: intake.refused,
+                        followed: intake.followed,
                         ..Committed::default()
                     });
                 }
@@ -412,6 +417,7 @@ impl<S: Stage> Lane<S> {
         partition: &Arc<Partition>,
         key: outbox::Key,
         outgoing: Outgoing,
+        sending: Option<Sending>,
     ) -> Result<(), Stop> {
         self.shared.metrics.outbox_pending.inc();
         let before = self.emissions.iter().find(|(_, emission)| &emission.partition == partition);
@@ -428,6 +434,7 @@ impl<S: Stage> Lane<S> {
             let told = teller.tell(outgoing, &revoked, backoff).await;
             if told {
                 crash_point(S::NAME, "after_emission");
+                sending.into_iter().for_each(Sending::told);
             }
             told
         });

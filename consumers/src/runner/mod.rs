@@ -10,7 +10,7 @@ use anyhow::Context;
 use producers::kafka::KafkaArgs;
 use producers::publisher::Publisher;
 use sqlx::postgres::PgConnectOptions;
-use telemetry::{Readiness, Shutdown};
+use telemetry::{Readiness, Shutdown, Tracer};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +29,7 @@ mod tell;
 mod reader;
 mod callbacks;
 mod dead_letter_copy;
+mod traces;
 mod transaction;
 mod window;
 
@@ -40,6 +41,7 @@ use progress::Owned;
 use queue::Queue;
 use source::Source;
 use tell::Teller;
+use traces::StageTraces;
 use window::RejectWindow;
 
 /// What every stage of a process shares.
@@ -55,6 +57,8 @@ pub struct StageContext {
     pub config: RunnerConfig,
     /// Families of metrics.
     pub metrics: Families,
+    /// Records batches.
+    pub tracer: Tracer,
     /// Where each stage says whether it is well.
     pub readiness: Readiness,
     /// Ends every stage.
@@ -160,15 +164,23 @@ pub(crate) fn start<S: Stage>(
         outlet: stage.outlet(),
         metrics: metrics.clone(),
     };
+    let prefix = context.kafka.topic_prefix;
+    let traces = StageTraces {
+        tracer: context.tracer,
+        group: prefix.group(S::NAME),
+        output: S::OUTPUT.map(|topic| prefix.topic(topic)),
+        database: database.get_database().unwrap_or_default().to_owned(),
+    };
     let shared = Arc::new(Shared {
         stage,
         window: RejectWindow::new(context.config.reject_window as usize),
         config: context.config,
-        prefix: context.kafka.topic_prefix,
+        prefix,
         database,
         teller,
         queue: queue.clone(),
         metrics,
+        traces,
         signals: signals.clone(),
     });
     let reader = std::thread::Builder::new()

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use schemas::{OrderId, Timestamp, TopicPrefix};
 use sqlx::{Connection, PgConnection};
@@ -17,6 +17,7 @@ use super::dead_letter_copy;
 use super::effects::{self, Outgoing, OutgoingRecord};
 use super::intake::{Intake, Refused};
 use super::progress::Partition;
+use super::traces::{Followed, Times};
 use crate::stage::{Fault, Finished, Outcome, Received, Stage};
 use crate::store::{dead_letters, outbox, progress};
 
@@ -33,6 +34,9 @@ pub(crate) struct Committed {
     pub(crate) duplicates: usize,
     pub(crate) refused: Vec<Refused>,
     pub(crate) parked: usize,
+    pub(crate) followed: Followed,
+    /// Unknown of a commit that nobody told us of.
+    pub(crate) times: Option<Times>,
 }
 
 /// Why an attempt did not commit.
@@ -80,6 +84,7 @@ impl<S: Stage> Attempt<'_, S> {
         timeout: Duration,
         revoked: &CancellationToken,
     ) -> Result<Committed, Failure> {
+        let began = SystemTime::now();
         // Each call to the outside world has a deadline of its own; how long all of them take depends on the batch.
         let prepared = tokio::select! {
             prepared = self.stage.prepare(&mut *db, &self.intake.events) => prepared,
@@ -87,11 +92,15 @@ impl<S: Stage> Attempt<'_, S> {
         };
         let prepared = prepared
             .map_err(|fault| Failure::Fault { fault, seen: self.records(&self.intake.events) })?;
+        let prepared_at = SystemTime::now();
         crash_point(S::NAME, "prepared");
         // Never cancelled by anything but this deadline, and then the connection goes with it: a `begin` or `commit`
         // dropped half-way would leave a transaction open under the next statement.
         match tokio::time::timeout(timeout, self.transact(db, &prepared)).await {
-            Ok(result) => result,
+            Ok(result) => result.map(|committed| Committed {
+                times: Some(Times { began, prepared: prepared_at, committed: SystemTime::now() }),
+                ..committed
+            }),
             Err(_) => Err(Failure::transient(anyhow::anyhow!(
                 "the transaction took longer than {timeout:?}"
             ))),
@@ -161,6 +170,7 @@ impl<S: Stage> Attempt<'_, S> {
                 S::NAME,
                 self.prefix,
                 &ready,
+                &self.intake.followed,
                 &outcome.effects,
                 Timestamp::now(),
             ),
@@ -201,6 +211,8 @@ impl<S: Stage> Attempt<'_, S> {
                 Cow::Borrowed(_) => Vec::new(),
                 Cow::Owned(ready) => ready,
             },
+            followed: self.intake.followed.clone(),
+            times: None,
         })
     }
 

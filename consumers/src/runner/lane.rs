@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use schemas::TopicPrefix;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
+use telemetry::TraceContext;
 use telemetry::crash_point::crash_point;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use super::metrics::StageMetrics;
 use super::progress::Partition;
 use super::queue::{Assignment, Limits, Queue, Work};
 use super::tell::Teller;
-use super::traces::{Sending, StageTraces};
+use super::traces::{Sending, StageTraces, trace_of};
 use super::transaction::{self, Attempt, Committed, Failure};
 use super::window::RejectWindow;
 use crate::config::RunnerConfig;
@@ -557,14 +558,20 @@ impl<S: Stage> Lane<S> {
 
     fn report(&self, partition: &Partition, batch: &Batch, committed: &Committed) {
         for refused in &committed.refused {
+            let record = batch.record(refused.record);
+            let order_id = refused.order_id.map(|order| order.to_string());
+            let trace = trace_of(record.headers());
             tracing::warn!(
                 stage = S::NAME,
                 topic = partition.source.topic,
                 partition = partition.number(),
-                offset = batch.record(refused.record).offset(),
+                offset = record.offset(),
                 code = refused.code,
                 detail = refused.detail,
-                "a record was set aside as a dead letter"
+                order_id,
+                trace_id = trace.as_ref().map(TraceContext::trace_id),
+                "a record of {} was set aside as a dead letter",
+                order_id.as_deref().map_or("no order".to_owned(), |order| format!("order {order}"))
             );
         }
     }

@@ -297,6 +297,14 @@ fn sender(received: &Received) -> Option<TraceContext> {
     TraceContext::parse(received.traceparent.as_deref()?.as_bytes())
 }
 
+/// The trace that a record names, whatever else is wrong with it.
+pub(crate) fn trace_of<'a>(
+    mut headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+) -> Option<TraceContext> {
+    let (_, value) = headers.find(|(name, _)| *name == b"traceparent")?;
+    TraceContext::parse(value?)
+}
+
 fn refusal(committed: &Committed, record: usize) -> Option<&'static str> {
     committed.refused.iter().find(|refused| refused.record == record).map(|refused| refused.code)
 }

@@ -99,7 +99,11 @@ impl Sweep {
                 .await
                 .context("writing supervised_orders")?;
             self.metrics.overdue.inc();
-            tracing::info!(order_id = %order.order_id, "an order is overdue; its workflow looks after it");
+            tracing::info!(
+                order_id = %order.order_id,
+                "order {} is overdue; its workflow looks after it",
+                order.order_id
+            );
         }
         Ok(found)
     }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use schemas::{DecodeError, Event, Timestamp, TopicPrefix};
+use telemetry::TraceContext;
 
 use super::progress::{Owned, Partition};
 use super::transaction::Committed;
@@ -69,8 +70,8 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 pub struct Families {
     events: Family<OutcomeLabels, Counter>,
     messages: Family<OutcomeLabels, Counter>,
-    processing: Histograms<StageLabel>,
-    age: Histograms<StageLabel>,
+    processing: Family<StageLabel, Traced, fn() -> Traced>,
+    age: Family<StageLabel, Traced, fn() -> Traced>,
     batch: Histograms<StageLabel>,
     in_flight: Family<StageLabel, Gauge>,
     outbox_pending: Family<StageLabel, Gauge>,
@@ -100,8 +101,8 @@ pub(crate) struct StageMetrics {
     rejected: Counter,
     parked: Counter,
     retried: Counter,
-    processing: Histogram,
-    age: Histogram,
+    processing: Traced,
+    age: Traced,
     batch: Histogram,
     transaction: Histogram,
     pub(crate) in_flight: Gauge,
@@ -114,10 +115,15 @@ pub(crate) struct StageMetrics {
 }
 
 /// One batch takes between a millisecond and the transaction timeout.
+const PROCESSING_SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
 fn processing_seconds() -> Histogram {
-    Histogram::new([
-        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    ])
+    Histogram::new(PROCESSING_SECONDS)
+}
+
+fn traced_processing_seconds() -> Traced {
+    HistogramWithExemplars::new(PROCESSING_SECONDS.into_iter())
 }
 
 /// Around the alert on slow orders at 300 s, and fine below a second, where a healthy pipeline is.
@@ -142,8 +148,8 @@ impl Families {
         let families = Self {
             events: Family::default(),
             messages: Family::default(),
-            processing: Family::new_with_constructor(processing_seconds as fn() -> Histogram),
-            age: Family::new_with_constructor(order_seconds as fn() -> Histogram),
+            processing: Family::new_with_constructor(traced_processing_seconds as fn() -> Traced),
+            age: Family::new_with_constructor(traced_order_seconds as fn() -> Traced),
             batch: Family::new_with_constructor(batch_events as fn() -> Histogram),
             in_flight: Family::default(),
             outbox_pending: Family::default(),
@@ -328,10 +334,14 @@ impl StageMetrics {
         self.batch.observe(events as f64);
         self.transaction.observe(seconds);
         let now = Timestamp::now();
-        // Events of a batch wait for each other, so each of them took as long as the batch.
+        // Events of a batch wait for each other, so each of them took as long as the batch. One example per batch is
+        // enough, and a label per event would cost an allocation.
+        let mut exemplified = false;
         for received in &committed.applied {
-            self.processing.observe(seconds);
-            self.age.observe(now.seconds_since(received.time));
+            let trace = if exemplified { None } else { trace_label(received) };
+            exemplified |= trace.is_some();
+            self.processing.observe(seconds, trace.clone(), None);
+            self.age.observe(now.seconds_since(received.time), trace, None);
         }
         for refused in &committed.refused {
             let labels = CodeLabels { stage: self.stage, code: refused.code };
@@ -401,10 +411,11 @@ impl StageMetrics {
     }
 }
 
-/// The trace that an event belongs to. `00-<trace id>-<span id>-<flags>`, as the codec has checked.
+/// The trace that an event belongs to, if somebody records it: an exemplar that leads nowhere helps nobody.
 fn trace_label(received: &Received) -> Option<TraceLabel> {
-    let trace_id = received.traceparent.as_deref()?.get(3..35)?.to_owned();
-    Some(TraceLabel { trace_id })
+    let text = received.traceparent.as_deref().filter(|text| TraceContext::may_be_sampled(text))?;
+    let trace = TraceContext::parse(text.as_bytes())?;
+    Some(TraceLabel { trace_id: trace.trace_id().to_owned() })
 }
 
 /// Lag and progress of the partitions each stage owns here, read when scraped: never stale, gone when revoked.

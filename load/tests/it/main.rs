@@ -12,6 +12,7 @@
 //! - `stock`: promising only what is there
 //! - `outside`: gateways and carriers that lose their answers
 //! - `saga`: orders that hang or get into trouble, and who looks after them
+//! - `traces`: an order followed through all of it, by `collector`
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
@@ -31,3 +32,5 @@ mod replay;
 mod stock;
 mod outside;
 mod saga;
+mod collector;
+mod traces;

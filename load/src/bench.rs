@@ -15,6 +15,7 @@ mod chain;
 mod http_client;
 mod http;
 mod supervision;
+mod watched;
 mod report;
 
 use std::io::{Write, stdout};
@@ -48,6 +49,7 @@ const PRODUCER: &str = "order-producer";
   c  the API takes orders, one by one and in batches
   d  memory while a drains
   e  signals into Temporal beside a bare client's, and what orders feel of them
+  f  what it costs to be scraped and traced: the drain of a, watched and alone in turns
 
 Exit status: 0 when everything was measured, whether goals were met or not; 1 when something broke or a count is wrong.")]
 pub struct BenchArgs {
@@ -60,7 +62,7 @@ pub struct BenchArgs {
     pub orders: u32,
 
     /// Only these parts.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Drain, Part::Chain, Part::Http, Part::Memory, Part::Supervision])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Drain, Part::Chain, Part::Http, Part::Memory, Part::Supervision, Part::Watched])]
     pub only: Vec<Part>,
 
     /// Measures everything this often, in turns, and shows medians.
@@ -90,6 +92,8 @@ pub enum Part {
     Memory,
     #[value(name = "e")]
     Supervision,
+    #[value(name = "f")]
+    Watched,
 }
 
 /// Brings up servers of its own, measures, and takes them down, whatever happens.
@@ -160,6 +164,9 @@ async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<Report> {
     }
     if wants(Part::Supervision) {
         report.supervision = Some(supervision::measure(args, stack).await.context("part e")?);
+    }
+    if wants(Part::Watched) {
+        report.watched = Some(watched::measure(args, stack).await.context("part f")?);
     }
     Ok(report)
 }

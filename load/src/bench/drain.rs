@@ -18,10 +18,11 @@ use crate::pipeline::{Pipeline, STOP_PATIENCE};
 use crate::usage::{self, Subject, Watch};
 
 /// Far beyond what a drain takes.
-const PATIENCE: Duration = Duration::from_secs(600);
-const WRITTEN: &[&str] = &["orders", "order_events", "order_status_counts", "stage_progress"];
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const WRITTEN: &[&str] =
+    &["orders", "order_events", "order_status_counts", "stage_progress"];
 const LIMIT_WRITTEN: &[&str] = &["orders_limit"];
-const PROGRESS: &str =
+pub(super) const PROGRESS: &str =
     "select coalesce(sum(next_offset), 0)::bigint from stage_progress where stage = 'order'";
 
 /// What part a found: rates in events per second, CPU in seconds per million events.

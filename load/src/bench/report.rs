@@ -11,6 +11,7 @@ use super::drain::Drain;
 use super::http::Http;
 use super::sample::Sample;
 use super::supervision::Supervision;
+use super::watched::Watched;
 use crate::usage::Cpu;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -21,6 +22,8 @@ const GOAL_FINAL_PER_SECOND: f64 = 5_000.0;
 const GOAL_SINGLE_PER_SECOND: f64 = 10_000.0;
 const GOAL_BATCH_PER_SECOND: f64 = 50_000.0;
 const GOAL_TO_BARE: f64 = 0.9;
+/// Of the throughput that is there when nobody looks.
+const GOAL_WATCHED: f64 = 0.98;
 /// "Unchanged", as far as a median of some thousand orders can tell.
 const GOAL_LATENCY: f64 = 1.1;
 const GOAL_MEMORY_MIB: f64 = 150.0;
@@ -35,6 +38,7 @@ pub(super) struct Report {
     pub(super) chain: Option<Chain>,
     pub(super) http: Option<Http>,
     pub(super) supervision: Option<Supervision>,
+    pub(super) watched: Option<Watched>,
     #[serde(skip)]
     only: Vec<Part>,
 }
@@ -47,6 +51,7 @@ impl Report {
             chain: None,
             http: None,
             supervision: None,
+            watched: None,
             only: args.only.clone(),
         }
     }
@@ -56,7 +61,8 @@ impl Report {
         let chain = self.chain.iter().flat_map(|chain| &chain.faults);
         let http = self.http.iter().flat_map(|http| &http.faults);
         let supervision = self.supervision.iter().flat_map(|supervision| &supervision.faults);
-        drain.chain(chain).chain(http).chain(supervision)
+        let watched = self.watched.iter().flat_map(|watched| &watched.faults);
+        drain.chain(chain).chain(http).chain(supervision).chain(watched)
     }
 
     /// Whether every count was right.
@@ -91,6 +97,9 @@ impl Report {
         }
         if let Some(supervision) = &self.supervision {
             write_supervision(&mut text, supervision, &mut goals);
+        }
+        if let Some(watched) = &self.watched {
+            write_watched(&mut text, watched, &mut goals);
         }
         text += &goals.text;
         for fault in self.faults() {
@@ -182,6 +191,29 @@ fn write_supervision(text: &mut String, found: &Supervision, goals: &mut Goals) 
     if let [alone, .., away] = &found.felt[..] {
         let ratio = away.p50_seconds / alone.p50_seconds;
         goals.at_most("e  latency, Temporal stopped / no stage", ratio, GOAL_LATENCY);
+    }
+}
+
+fn write_watched(text: &mut String, found: &Watched, goals: &mut Goals) {
+    *text += &format!(
+        "f  {} order-placed events into Postgres, watched and alone in turns\n",
+        found.events
+    );
+    *text += &heading("events/s", "CPU s/M", &found.alone.cpu);
+    *text += &line("alone", &found.alone, &found.alone.cpu);
+    for way in &found.ways {
+        *text += &line(way.name, &way.sample, &found.alone.cpu);
+    }
+    for way in &found.ways {
+        *text += &format!(
+            "{}: rate {:.3}, CPU {:.3} of alone; {:.1} bytes of spans per event\n",
+            way.name, way.ratio, way.cpu_ratio, way.bytes_per_event
+        );
+    }
+    let percent = found.metrics_share * 100.0;
+    *text += &format!("metrics in the process, always on: {percent:.2} % of an event's time\n\n");
+    for way in &found.ways {
+        goals.at_least(&format!("f  {} / alone", way.name), way.ratio, GOAL_WATCHED);
     }
 }
 

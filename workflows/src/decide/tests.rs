@@ -299,6 +299,48 @@ fn a_cancellation_waits_for_the_shipping_stage_before_anything_is_asked_for() {
 }
 
 #[test]
+fn stock_of_a_declined_order_is_released_because_it_was_declined() {
+    let mut play = Play::new();
+    play.hear(FactKind::OrderPlaced, None).hear(FactKind::StockReserved, None);
+    play.hear(FactKind::PaymentDeclined, Some("card")).settle();
+
+    assert_eq!(play.kinds(), [RequestKind::StockRelease]);
+    assert_eq!(play.published[0].reason, SagaReason::PaymentDeclined);
+}
+
+#[test]
+fn stock_that_came_back_without_a_verdict_has_one_asked_for() {
+    let mut play = Play::new();
+    play.hear(FactKind::OrderPlaced, None).hear(FactKind::StockReserved, None);
+    play.hear(FactKind::StockReleased, Some("cancelled"));
+
+    let until_ms = START_MS + DEADLINES.compensation_ms;
+    assert_eq!(play.settle(), Step::Wait { awaited: Awaited::Verdict, until_ms });
+}
+
+#[test]
+fn a_shipment_is_due_from_when_the_payment_was_heard_of() {
+    let mut play = Play::new();
+    play.hear(FactKind::OrderPlaced, None).hear(FactKind::StockReserved, None).settle();
+
+    play.now_ms += 60_000;
+    play.hear(FactKind::PaymentCaptured, None);
+
+    let until_ms = START_MS + 60_000 + DEADLINES.shipping_ms;
+    assert_eq!(play.settle(), Step::Wait { awaited: Awaited::Shipment, until_ms });
+}
+
+#[test]
+fn another_event_that_says_what_is_known_is_still_news_once() {
+    let mut facts = Facts::default();
+    facts.join(&fact(FactKind::OrderPlaced, None));
+    let another = Fact { id: Uuid::from_u128(1000), ..fact(FactKind::OrderPlaced, None) };
+
+    assert!(facts.join(&another));
+    assert!(!facts.join(&another));
+}
+
+#[test]
 fn the_status_is_the_one_of_the_generated_column() {
     let all = |kinds: &[FactKind], release: Option<&str>| {
         let mut facts = Facts::default();

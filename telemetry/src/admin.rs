@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use crate::metrics::CONTENT_TYPE;
 use crate::{Metrics, Shutdown};
 
 /// Where the admin server listens.
@@ -78,8 +77,11 @@ pub async fn serve(
     Ok(bound)
 }
 
-async fn encode(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode())
+async fn encode(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> impl IntoResponse {
+    // A list may come as one header or as several.
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (content_type, text) = metrics.encode_for(&accept.collect::<Vec<_>>().join(","));
+    ([(header::CONTENT_TYPE, content_type)], text)
 }
 
 async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {

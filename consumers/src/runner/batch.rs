@@ -165,6 +165,11 @@ impl Batch {
         panic!("record {number} is not in a batch of {}", self.records)
     }
 
+    /// Broker's time of the first record, in milliseconds since the epoch.
+    pub(crate) fn first_timestamp_ms(&self) -> Option<i64> {
+        self.chunks.iter().find_map(Chunk::first_timestamp_ms)
+    }
+
     /// Offset after the batch.
     pub(crate) fn next_offset(&self) -> Option<i64> {
         self.chunks.last()?.next_offset()

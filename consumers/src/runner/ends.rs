@@ -5,15 +5,17 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::slice;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::callbacks::Callbacks;
-use super::progress::Owned;
+use super::progress::{Owned, Partition};
 
 /// How old a figure of lag may be.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -29,27 +31,44 @@ pub(crate) fn follow(
 ) {
     let mut answered = true;
     while stop.recv_timeout(ASK_EVERY) == Err(RecvTimeoutError::Timeout) {
-        let asked = ask(consumer, owned);
+        let asked = ask_all(consumer, &owned.all());
         if let Err(error) = &asked
             && answered
         {
-            tracing::warn!(stage, %error, "asking where logs end; lag counts from what is known");
+            tracing::warn!(stage, %error, "asking where logs end; what is not heard of is not told");
         }
         answered = asked.is_ok();
     }
 }
 
-/// One request per broker. With read_committed a log ends, for us, before the first open transaction.
-fn ask(consumer: &BaseConsumer<Callbacks>, owned: &Owned) -> KafkaResult<()> {
-    let partitions = owned.all();
+/// One request per broker. When not all of them answer, partition by partition, so that one broker that is away does not
+/// hide what the others say.
+fn ask_all(consumer: &BaseConsumer<Callbacks>, partitions: &[Arc<Partition>]) -> KafkaResult<()> {
+    let asked = ask(consumer, partitions, PATIENCE);
+    if asked.is_err() {
+        let share = PATIENCE / u32::try_from(partitions.len()).unwrap_or(u32::MAX);
+        for partition in partitions {
+            ask(consumer, slice::from_ref(partition), share).ok();
+        }
+    }
+    asked
+}
+
+/// With read_committed a log ends, for us, before the first open transaction.
+fn ask(
+    consumer: &BaseConsumer<Callbacks>,
+    partitions: &[Arc<Partition>],
+    patience: Duration,
+) -> KafkaResult<()> {
     if partitions.is_empty() {
         return Ok(());
     }
+    let before: Vec<i64> = partitions.iter().map(|partition| partition.next_offset()).collect();
     let mut wanted = TopicPartitionList::with_capacity(partitions.len());
-    for partition in &partitions {
+    for partition in partitions {
         wanted.add_partition_offset(&partition.source.topic, partition.number(), Offset::End)?;
     }
-    let found = consumer.offsets_for_times(wanted, PATIENCE)?;
+    let found = consumer.offsets_for_times(wanted, patience)?;
     let ends: HashMap<_, _> = found
         .elements()
         .iter()
@@ -58,9 +77,10 @@ fn ask(consumer: &BaseConsumer<Callbacks>, owned: &Owned) -> KafkaResult<()> {
             _ => None,
         })
         .collect();
-    for partition in &partitions {
+    let now = Instant::now();
+    for (partition, next_offset) in partitions.iter().zip(before) {
         if let Some(end) = ends.get(&(partition.source.topic.clone(), partition.number())) {
-            partition.heard_of_end(*end);
+            partition.told_end(*end, next_offset, now);
         }
     }
     Ok(())

@@ -203,7 +203,8 @@ impl Queue {
             }
             batch.add(chunks.pop_front().expect("just seen"));
         }
-        partition.next_waiting_since(chunks.front().and_then(Chunk::first_timestamp_ms));
+        let waiting = chunks.iter().find_map(Chunk::first_timestamp_ms);
+        partition.taken(batch.first_timestamp_ms(), waiting);
         drop(inner);
         let mut total = lock(&self.total);
         total.bytes = total.bytes.saturating_sub(batch.bytes());

@@ -148,8 +148,9 @@ impl<'a> Reader<'a> {
             if let Some(reading) = self.partitions.get(&key)
                 && !chunk.is_empty()
             {
-                reading.partition.heard_of_end(reading.expected);
+                // In this order: lag is not told before its age can be.
                 self.source.queue.push(&reading.partition, chunk);
+                reading.partition.read_up_to(reading.expected);
             }
         }
         if idle {
@@ -162,8 +163,7 @@ impl<'a> Reader<'a> {
     /// passes them as the library does, or a log that ends with them would look like lag for ever.
     fn pass_undelivered(&mut self) -> anyhow::Result<()> {
         let behind = |reading: &Reading| {
-            !reading.positioned
-                || reading.partition.end_offset().is_some_and(|end| end > reading.expected)
+            !reading.positioned || reading.partition.end_offset() > reading.expected
         };
         if !self.partitions.values().any(behind) {
             return Ok(());
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
                 Offset::Offset(position) if reading.positioned && position > reading.expected => {
                     reading.expected = position;
                     reading.alive = Instant::now();
-                    reading.partition.heard_of_end(position);
+                    reading.partition.read_up_to(position);
                     self.source.queue.push(&reading.partition, Chunk::passing(position));
                 }
                 Offset::Invalid => reading.positioned = true,
@@ -384,7 +384,7 @@ impl<'a> Reader<'a> {
     /// Where there is nothing more to read, reading nothing is no sign of being stuck.
     fn note_the_idle(&mut self) {
         for reading in self.partitions.values_mut() {
-            if reading.partition.end_offset().is_some_and(|end| end <= reading.expected) {
+            if reading.partition.end_offset() <= reading.expected {
                 reading.alive = Instant::now();
             }
         }
@@ -395,7 +395,7 @@ impl<'a> Reader<'a> {
         let patience = self.source.config.watchdog();
         let backed_up = self.source.queue.backed_up();
         let stuck = self.partitions.values().find(|reading| {
-            let behind = reading.partition.end_offset().is_some_and(|end| end > reading.expected);
+            let behind = reading.partition.end_offset() > reading.expected;
             behind
                 && reading.alive.elapsed() > patience
                 && !backed_up.contains(&reading.partition)

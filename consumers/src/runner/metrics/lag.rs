@@ -1,6 +1,7 @@
 //! Lag and progress of owned partitions, as series. Holds no number of its own: it asks [`Partition`] when scraped.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -53,7 +54,7 @@ impl LagCollector {
 
 impl Collector for LagCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let now = Timestamp::now();
+        let (now, clock) = (Timestamp::now(), Instant::now());
         let lag = (
             "kafka_consumergroup_lag",
             "Records after the last committed one, per partition owned here",
@@ -70,13 +71,13 @@ impl Collector for LagCollector {
             &mut encoder,
             lag,
             |stage| ("consumergroup", &stage.group),
-            |p| p.lag().map(|lag| lag as f64),
+            |p| p.lag(clock).map(|lag| lag as f64),
         )?;
         self.family(
             &mut encoder,
             seconds,
             |stage| ("consumergroup", &stage.group),
-            |p| p.lag_seconds(now),
+            |p| p.lag_seconds(now, clock),
         )?;
         self.family(
             &mut encoder,

@@ -293,9 +293,7 @@ impl<S: Stage> Lane<S> {
             Ok(db) => attempt.run(db, timeout, &revoked).await,
             Err(error) => Err(error.into()),
         };
-        if result.is_ok() {
-            self.shared.metrics.outbox_pending.dec_by(count(acknowledged.len()));
-        } else {
+        if result.is_err() {
             self.acknowledged = acknowledged;
         }
         result
@@ -420,7 +418,7 @@ impl<S: Stage> Lane<S> {
         outgoing: Outgoing,
         sending: Option<Sending>,
     ) -> Result<(), Stop> {
-        self.shared.metrics.outbox_pending.inc();
+        let pending = self.shared.metrics.pending();
         let before = self.emissions.iter().find(|(_, emission)| &emission.partition == partition);
         if let Some(before) = before.map(|(key, _)| key.clone()) {
             self.finish_emission(&before).await;
@@ -433,6 +431,7 @@ impl<S: Stage> Lane<S> {
         let backoff = self.backoff();
         let task = tokio::spawn(async move {
             let told = teller.tell(outgoing, &revoked, backoff).await;
+            drop(pending);
             if told {
                 crash_point(S::NAME, "after_emission");
                 sending.into_iter().for_each(Sending::told);
@@ -465,7 +464,6 @@ impl<S: Stage> Lane<S> {
     fn abandon_emissions(&mut self) {
         self.emissions.clear();
         self.acknowledged.clear();
-        self.shared.metrics.outbox_pending.set(0);
     }
 
     /// Forgets outbox rows that are out, when no batch came along to do it.
@@ -490,7 +488,6 @@ impl<S: Stage> Lane<S> {
         match deleted {
             Ok(()) => {
                 crash_point(S::NAME, "after_tidy");
-                self.shared.metrics.outbox_pending.dec_by(count(acknowledged.len()));
             }
             Err(error) => {
                 tracing::debug!(stage = S::NAME, %error, "the outbox is tidied up later");
@@ -512,10 +509,7 @@ impl<S: Stage> Lane<S> {
             Err(error) => Err(error),
         };
         match counted {
-            Ok((letters, orders)) => {
-                self.shared.metrics.dead_letters_open.set(letters);
-                self.shared.metrics.parked_orders.set(orders);
-            }
+            Ok((letters, orders)) => self.shared.metrics.waiting(letters, orders),
             // The next batch meets the same trouble and reports it.
             Err(_) => self.connection = None,
         }

@@ -17,6 +17,8 @@ mod lag;
 mod orders;
 mod stages;
 mod traced;
+#[cfg(test)]
+mod tests;
 
 use lag::{LagCollector, OwnedByStage};
 use orders::OrderFamilies;
@@ -57,12 +59,20 @@ pub(crate) struct StageMetrics {
     batch: Histogram,
     transaction: Histogram,
     pub(crate) in_flight: Gauge,
-    pub(crate) outbox_pending: Gauge,
+    outbox_pending: Gauge,
     pub(crate) rebalances: Counter,
     pub(crate) fenced: Counter,
     pub(crate) lost: Counter,
-    pub(crate) dead_letters_open: Gauge,
-    pub(crate) parked_orders: Gauge,
+}
+
+/// Effects of one batch that are on their way: counted until it is dropped, however it ends.
+#[derive(Debug)]
+pub(crate) struct Pending(Gauge);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// One batch takes between a millisecond and the transaction timeout.
@@ -137,8 +147,6 @@ impl Families {
             rebalances: families.rebalances.get_or_create_owned(&label),
             fenced: families.fenced.get_or_create_owned(&label),
             lost: families.lost.get_or_create_owned(&label),
-            dead_letters_open: families.dead_letters_open.get_or_create_owned(&label),
-            parked_orders: families.parked_orders.get_or_create_owned(&label),
         }
     }
 }
@@ -185,6 +193,21 @@ impl StageMetrics {
             let labels = OutcomeLabels { stage: self.stage, outcome };
             self.families.stages.messages.get_or_create_owned(&labels).inc_by(count);
         }
+    }
+
+    /// The effects of a batch are to be told.
+    pub(crate) fn pending(&self) -> Pending {
+        self.outbox_pending.inc();
+        Pending(self.outbox_pending.clone())
+    }
+
+    /// So many dead letters and parked orders wait for a person. Before this was read once, nothing is said about it:
+    /// zero would be good news that nobody has heard.
+    pub(crate) fn waiting(&self, dead_letters: i64, parked_orders: i64) {
+        let label = StageLabel { stage: self.stage };
+        let families = &self.families.stages;
+        families.dead_letters_open.get_or_create_owned(&label).set(dead_letters);
+        families.parked_orders.get_or_create_owned(&label).set(parked_orders);
     }
 
     /// A batch was given up to another owner.

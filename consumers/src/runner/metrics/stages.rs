@@ -111,7 +111,7 @@ impl StageFamilies {
         );
         registry.register(
             "stage_outbox_pending",
-            "Batches whose effects are committed and not all acknowledged yet",
+            "Batches whose effects this process has committed or taken over, and not all of them are acknowledged",
             self.outbox_pending.clone(),
         );
     }
@@ -125,12 +125,12 @@ impl StageFamilies {
         );
         registry.register(
             "dead_letters_open",
-            "Dead letters that wait for a person",
+            "Dead letters that wait for a person, in all partitions of the stage: every process of it says the same",
             self.dead_letters_open.clone(),
         );
         registry.register(
             "parked_orders",
-            "Orders whose events wait behind a dead letter",
+            "Orders whose events wait behind a dead letter; every process of the stage says the same",
             self.parked_orders.clone(),
         );
         registry.register(

@@ -34,8 +34,10 @@ pub(super) async fn push(gateway: &str, report: &Report, seconds: f64) -> anyhow
 /// In the text format that a Pushgateway takes.
 fn text(report: &Report, seconds: f64, now: Timestamp) -> String {
     let mut text = String::new();
-    family(&mut text, "batch_job_processed_total", "counter", [("", report.records as f64)]);
-    family(&mut text, "batch_job_duration_seconds", "gauge", [("", seconds)]);
+    let records = [("", report.records as f64)];
+    family(&mut text, "batch_job_processed_total", "counter", "What a run looked at", records);
+    let took = [("", seconds)];
+    family(&mut text, "batch_job_duration_seconds", "gauge", "How long a run took", took);
     let found = [
         (Kind::Lost, report.lost),
         (Kind::Duplicated, report.duplicated),
@@ -48,11 +50,14 @@ fn text(report: &Report, seconds: f64, now: Timestamp) -> String {
         &mut text,
         "batch_job_mismatches",
         "gauge",
+        "Orders of which the stores tell different stories, by kind",
         found.iter().map(|(labels, count)| (labels.as_str(), *count)),
     );
     if report.reconciled {
         let at = now.as_micros() as f64 / 1e6;
-        family(&mut text, "batch_job_last_success_timestamp_seconds", "gauge", [("", at)]);
+        let (name, help) =
+            ("batch_job_last_success_timestamp_seconds", "When a run last found nothing");
+        family(&mut text, name, "gauge", help, [("", at)]);
     }
     text
 }
@@ -61,10 +66,11 @@ fn family<'a>(
     text: &mut String,
     name: &str,
     kind: &str,
+    help: &str,
     values: impl IntoIterator<Item = (&'a str, f64)>,
 ) {
     // Writing to a string never fails.
-    writeln!(text, "# TYPE {name} {kind}").ok();
+    writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}").ok();
     for (labels, value) in values {
         writeln!(text, "{name}{labels} {value}").ok();
     }

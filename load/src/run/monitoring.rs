@@ -57,7 +57,12 @@ impl Monitoring {
     /// Tells that a run begins.
     pub(crate) async fn begun(&self, run: &str, at: Timestamp) -> anyhow::Result<()> {
         let mut text = String::new();
-        gauge(&mut text, "load_run_started_timestamp_seconds", &[("", seconds(at))]);
+        gauge(
+            &mut text,
+            "load_run_started_timestamp_seconds",
+            "When the run began",
+            &[("", seconds(at))],
+        );
         self.tell(Method::POST, run, text).await
     }
 
@@ -145,11 +150,31 @@ fn figures(at: Timestamp, seen: &Observed, pass: bool) -> String {
         values.collect::<Vec<_>>()
     };
     let mut text = String::new();
-    gauge(&mut text, "load_run_ended_timestamp_seconds", &[("", seconds(at))]);
-    gauge(&mut text, "load_run_passed", &[("", f64::from(u8::from(pass)))]);
-    gauge(&mut text, "load_run_drain_seconds", &[("", seen.drain.seconds)]);
+    gauge(
+        &mut text,
+        "load_run_ended_timestamp_seconds",
+        "When the run ended",
+        &[("", seconds(at))],
+    );
+    gauge(
+        &mut text,
+        "load_run_passed",
+        "Whether the run kept its budget",
+        &[("", f64::from(u8::from(pass)))],
+    );
+    gauge(
+        &mut text,
+        "load_run_drain_seconds",
+        "From the last answer to the last order final",
+        &[("", seen.drain.seconds)],
+    );
     let requests = [("offered", seen.offered as f64), ("sent", seen.sent as f64)];
-    gauge(&mut text, "load_run_requests", &labelled("kind", &requests));
+    gauge(
+        &mut text,
+        "load_run_requests",
+        "Requests that were asked for, and those that were sent",
+        &labelled("kind", &requests),
+    );
     let orders = [
         ("accepted", seen.accepted),
         ("rejected", seen.rejected_orders()),
@@ -160,7 +185,12 @@ fn figures(at: Timestamp, seen: &Observed, pass: bool) -> String {
         ("duplicated", seen.duplicated()),
     ];
     let orders = orders.map(|(outcome, count)| (outcome, count as f64));
-    gauge(&mut text, "load_run_orders", &labelled("outcome", &orders));
+    gauge(
+        &mut text,
+        "load_run_orders",
+        "What became of the run's orders, seen from outside",
+        &labelled("outcome", &orders),
+    );
     let mut times = Vec::new();
     for (measure, quantiles) in seen.latencies() {
         let Some(Quantiles { p50, p95, p99, max }) = quantiles else { continue };
@@ -168,15 +198,20 @@ fn figures(at: Timestamp, seen: &Observed, pass: bool) -> String {
             times.push((format!("{{measure=\"{measure}\",quantile=\"{quantile}\"}}"), value));
         }
     }
-    gauge(&mut text, "load_run_latency_seconds", &times);
+    gauge(&mut text, "load_run_latency_seconds", "What clients and orders waited", &times);
     let lag: Vec<_> = seen.lag.iter().map(|(stage, lag)| (stage.as_str(), lag.seconds)).collect();
-    gauge(&mut text, "load_run_peak_lag_seconds", &labelled("stage", &lag));
+    gauge(
+        &mut text,
+        "load_run_peak_lag_seconds",
+        "How far behind stages got",
+        &labelled("stage", &lag),
+    );
     text
 }
 
-fn gauge(text: &mut String, name: &str, values: &[(impl AsRef<str>, f64)]) {
+fn gauge(text: &mut String, name: &str, help: &str, values: &[(impl AsRef<str>, f64)]) {
     // Writing to a string never fails.
-    writeln!(text, "# TYPE {name} gauge").ok();
+    writeln!(text, "# HELP {name} {help}.\n# TYPE {name} gauge").ok();
     for (labels, value) in values {
         writeln!(text, "{name}{} {value}", labels.as_ref()).ok();
     }
@@ -228,5 +263,31 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_pushed_stands_in_the_contract() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../prometheus/families.txt");
+        let contract = std::fs::read_to_string(path).unwrap();
+        let seen = Observed {
+            to_final: Some(Quantiles { p50: 0.1, p95: 0.2, p99: 0.3, max: 0.4 }),
+            lag: [("payment".to_owned(), Lag { records: 3.0, seconds: 0.5 })].into(),
+            ..Observed::default()
+        };
+
+        let text = figures(Timestamp::now(), &seen, true);
+
+        let mut families = 0;
+        for sample in text.lines().filter(|line| !line.starts_with('#')) {
+            families += 1;
+            let (name, rest) = sample.split_at(sample.find(['{', ' ']).unwrap());
+            let own = rest.trim_start_matches('{').split(['}', ' ']).next().unwrap();
+            let own = own.split(',').filter_map(|label| label.split_once("=\""));
+            let labels: Vec<_> =
+                ["job", "run"].into_iter().chain(own.map(|(label, _)| label)).collect();
+            let line = format!("{name} | gauge | {} | order-load run | ", labels.join(", "));
+            assert!(contract.contains(&line), "no line begins with {line}");
+        }
+        assert!(families > 10, "{text}");
     }
 }

@@ -184,8 +184,8 @@ impl Families<'_, '_> {
         };
         each(
             "kafka_consumergroup_lag_sum",
-            "Records after the group's positions in the topic",
-            |r| Some(r.lag_sum() as f64),
+            "Records after the group's positions in the topic; absent unless known of every partition",
+            |r| r.lag_sum().map(|lag| lag as f64),
         )?;
         each(
             "kafka_consumergroup_lag_max",
@@ -194,12 +194,12 @@ impl Families<'_, '_> {
         )?;
         each(
             "kafka_consumergroup_lag_seconds_max",
-            "Age of the oldest record that waits for the group in the topic",
+            "Age of the oldest record that waits for the group in the topic, of those that are known",
             Reading::seconds_max,
         )?;
         each(
             "kafka_consumergroup_lag_seconds_sum",
-            "Sum over partitions of the age of the first record that waits",
+            "Sum over partitions of the age of the first record that waits; absent unless known of each",
             Reading::seconds_sum,
         )?;
         each(
@@ -210,7 +210,7 @@ impl Families<'_, '_> {
         each(
             "kafka_consumergroup_lost_records",
             "Records that retention removed between the group's positions and what is left",
-            |r| Some(r.lost() as f64),
+            |r| r.lost().map(|lost| lost as f64),
         )?;
         each(
             "kafka_consumergroup_retention_margin_records",
@@ -313,8 +313,7 @@ mod tests {
                         behind(1, 0, Some(0.0)),
                         behind(2, 1, None),
                     ],
-                    growth: None,
-                    drain_seconds: None,
+                    ..Reading::default()
                 }],
             }],
             stages: vec![StagePosition {
@@ -376,6 +375,26 @@ mod tests {
         assert_eq!(starts("kafka_consumergroup_lag_growth"), 0);
         assert_eq!(starts("kafka_consumergroup_drain_seconds"), 0);
         assert_eq!(starts("kafka_consumergroup_partition_stuck{"), 2);
+    }
+
+    #[test]
+    fn a_sum_that_would_leave_something_out_is_not_told() {
+        let exported = Exported::new(Duration::from_secs(60));
+        let mut picture = picture();
+        picture.groups[0].topics[0].partitions.retain(|behind| behind.seconds.is_some());
+        exported.show(picture.clone());
+        for family in ["kafka_consumergroup_lag_sum{", "kafka_consumergroup_lag_seconds_sum{"] {
+            assert!(text(&exported).contains(family), "{family}");
+        }
+
+        picture.groups[0].topics[0].unknown = 1;
+        exported.show(picture);
+
+        let text = text(&exported);
+        for family in ["kafka_consumergroup_lag_sum{", "kafka_consumergroup_lag_seconds_sum{"] {
+            assert!(!text.contains(family), "{text}");
+        }
+        assert!(text.contains("kafka_consumergroup_lag_max{"), "{text}");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(super) struct GroupStatus {
 pub(super) struct Reading {
     pub(super) topic: Arc<str>,
     pub(super) partitions: Vec<Behind>,
+    /// Partitions where the group has a position and nobody says where the log ends.
+    pub(super) unknown: usize,
     /// Records per second.
     pub(super) growth: Option<f64>,
     pub(super) drain_seconds: Option<f64>,
@@ -72,8 +74,9 @@ pub(super) struct StagePosition {
 }
 
 impl Reading {
-    pub(super) fn lag_sum(&self) -> i64 {
-        self.partitions.iter().map(|behind| behind.lag).sum()
+    /// A sum that leaves something out would be a smaller number, not a smaller lag.
+    pub(super) fn lag_sum(&self) -> Option<i64> {
+        (self.unknown == 0).then(|| self.partitions.iter().map(|behind| behind.lag).sum())
     }
 
     pub(super) fn lag_max(&self) -> Option<i64> {
@@ -86,11 +89,12 @@ impl Reading {
     }
 
     pub(super) fn seconds_sum(&self) -> Option<f64> {
-        self.partitions.iter().filter_map(|behind| behind.seconds).reduce(|a, b| a + b)
+        self.lag_sum()?;
+        self.partitions.iter().map(|behind| behind.seconds).sum()
     }
 
-    pub(super) fn lost(&self) -> i64 {
-        self.partitions.iter().map(|behind| behind.lost).sum()
+    pub(super) fn lost(&self) -> Option<i64> {
+        (self.unknown == 0).then(|| self.partitions.iter().map(|behind| behind.lost).sum())
     }
 
     /// The partition that retention reaches first; only those that wait for something can lose something.
@@ -104,6 +108,7 @@ impl Reading {
     }
 
     pub(super) fn committed_sum(&self) -> Option<i64> {
+        self.lag_sum()?;
         self.partitions.iter().filter_map(|behind| behind.committed).reduce(|a, b| a + b)
     }
 }

@@ -210,8 +210,10 @@ impl Observer {
     ) -> GroupPicture {
         let mut topics: Vec<Reading> = Vec::new();
         for (place, position) in &group.positions {
-            let (Some(bounds), Some(id)) = (found.bounds.get(place), found.ids.get(&place.0))
-            else {
+            let Some(id) = found.ids.get(&place.0) else { continue };
+            let Some(bounds) = found.bounds.get(place) else {
+                // Its leader does not answer: what waits there is not known, and so no sum over the topic is.
+                reading_of(&mut topics, &place.0).unknown += 1;
                 continue;
             };
             let waiting = Waiting::behind(*position, *bounds);
@@ -235,24 +237,26 @@ impl Observer {
                 margin: waiting.margin,
                 stuck,
             };
-            match topics.last_mut().filter(|last| last.topic == place.0) {
-                Some(last) => last.partitions.push(behind),
-                None => topics.push(Reading {
-                    topic: Arc::clone(&place.0),
-                    partitions: vec![behind],
-                    ..Reading::default()
-                }),
-            }
+            reading_of(&mut topics, &place.0).partitions.push(behind);
         }
         for reading in &mut topics {
             let id = found.ids.get(&reading.topic).copied().unwrap_or_default();
             let reader: Reader = (Arc::clone(&name), Arc::clone(&reading.topic), id);
-            let (lag, partitions) = (reading.lag_sum(), reading.partitions.len());
+            let Some(lag) = reading.lag_sum() else { continue };
+            let partitions = reading.partitions.len();
             reading.growth = self.history.growth(found.now, &reader, lag, partitions);
             reading.drain_seconds = drain_seconds(lag, reading.growth);
         }
         GroupPicture { name, status: group.status, topics }
     }
+}
+
+/// The last of `topics` when it is that of `topic`, or a new one: positions come by topic.
+fn reading_of<'a>(topics: &'a mut Vec<Reading>, topic: &Arc<str>) -> &'a mut Reading {
+    if topics.last().is_none_or(|last| last.topic != *topic) {
+        topics.push(Reading { topic: Arc::clone(topic), ..Reading::default() });
+    }
+    topics.last_mut().expect("pushed above when there was none")
 }
 
 impl Found<'_> {

@@ -183,7 +183,81 @@ impl IntakeMetrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// Every series but sums and buckets, which follow their counts.
+    fn page(registry: &Registry) -> BTreeMap<String, f64> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples =
+            samples.map(|line| line.split(" # ").next().unwrap().rsplit_once(' ').unwrap());
+        samples
+            .filter(|(series, _)| !series.contains("_bucket{") && !series.contains("_sum{"))
+            .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
+            .collect()
+    }
+
+    /// What `act` moves, and by how much; a series that is new began at zero.
+    fn moved(registry: &Registry, act: impl FnOnce()) -> Vec<(String, f64)> {
+        let before = page(registry);
+        act();
+        let by = |series: &str, value: f64| value - before.get(series).copied().unwrap_or(0.0);
+        let after = page(registry).into_iter();
+        let moved = after.map(|(series, value)| (by(&series, value), series));
+        moved.filter(|(by, _)| *by != 0.0).map(|(by, series)| (series, by)).collect()
+    }
+
+    #[test]
+    fn an_answer_moves_its_own_count_and_duration_and_nothing_else() {
+        let mut registry = Registry::default();
+        let metrics = HttpMetrics::register(&mut registry);
+        let _created = IntakeMetrics::register(&mut registry);
+
+        let moved = moved(&registry, || {
+            for (method, status) in [(Method::POST, 202), (Method::POST, 202), (Method::PUT, 405)] {
+                let status = StatusCode::from_u16(status).unwrap();
+                metrics.answered(&method, Endpoint::Orders, status, Duration::ZERO, None);
+            }
+        });
+
+        let posted = r#"{method="POST",endpoint="/orders",status="202"}"#;
+        let put = r#"{method="other",endpoint="/orders",status="405"}"#;
+        let expected = [
+            (format!("http_request_duration_seconds_count{posted}"), 2.0),
+            (format!("http_request_duration_seconds_count{put}"), 1.0),
+            (format!("http_requests_total{posted}"), 2.0),
+            (format!("http_requests_total{put}"), 1.0),
+        ];
+        assert_eq!(moved, expected);
+    }
+
+    #[test]
+    fn orders_that_were_acknowledged_are_counted_and_nothing_else() {
+        let mut registry = Registry::default();
+        let _http = HttpMetrics::register(&mut registry);
+        let metrics = IntakeMetrics::register(&mut registry);
+
+        let moved = moved(&registry, || metrics.created(3));
+
+        assert_eq!(moved, [("orders_created_total".to_owned(), 3.0)]);
+    }
+
+    #[test]
+    fn a_trace_is_an_exemplar_and_no_label() {
+        let mut registry = Registry::default();
+        let metrics = HttpMetrics::register(&mut registry);
+        let before = page(&registry).len();
+        for _ in 0..100 {
+            let trace = TraceContext::from_headers(&axum::http::HeaderMap::new());
+            let (method, status) = (Method::POST, StatusCode::ACCEPTED);
+            metrics.answered(&method, Endpoint::Orders, status, Duration::ZERO, Some(&trace));
+        }
+
+        assert_eq!(page(&registry).len(), before);
+    }
 
     #[test]
     fn requests_of_any_method_path_and_status_make_a_bounded_number_of_series() {

@@ -322,6 +322,11 @@ impl Pipeline {
         spec.arguments(["lag-exporter", "--admin-listen", &admin.to_string()])
     }
 
+    /// How to start the auditor; `admin` is nobody's, since it serves nothing.
+    pub fn auditor(&self, name: &str, admin: SocketAddr) -> Spec {
+        self.spec(name, &self.binaries.consumer, admin).arguments(["reconcile"])
+    }
+
     fn spec(&self, name: &str, program: &Path, admin: SocketAddr) -> Spec {
         Spec {
             name: name.to_owned(),

@@ -19,6 +19,8 @@ mod supervision;
 mod audit;
 mod report;
 mod push;
+mod schedule;
+mod since;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use producers::kafka::KafkaArgs;
-use schemas::{OrderId, Timestamp, Topic};
+use schemas::{OrderId, Topic};
 use sqlx::postgres::PgConnectOptions;
 use workflows::Supervisor;
 
@@ -36,6 +38,7 @@ use self::audit::{World, audit};
 use self::ledger::Ledger;
 use self::progress::Backlog;
 use self::report::Report;
+use self::since::Since;
 use self::supervision::{Counts, Expected, Workflow};
 use self::topics::{Bounds, Offsets, Topics};
 use crate::indicator::Indicator;
@@ -59,13 +62,22 @@ pub struct ReconcileArgs {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub max_ids: usize,
 
-    /// Only look at orders placed since then: an RFC 3339 time, or a duration before now (30m, 2h, 7d).
-    #[arg(long, value_name = "TIME", value_parser = parse_since)]
-    pub since: Option<Timestamp>,
+    /// Only look at orders placed since then: an RFC 3339 time, or a duration before each run (30m, 2h, 7d).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Since>,
 
-    /// Push what was found to this Pushgateway, for alerts: as a batch job, say every hour.
+    /// Push what was found to this Pushgateway, for alerts: as a batch job, say every hour. Its exit status then says whether
+    /// anything is wrong; orders on their way, of which a pipeline at work always has some, are not.
     #[arg(long, env = "PUSHGATEWAY_URL", value_name = "URL")]
     pub push: Option<String>,
+
+    /// Stay, and run again so long after each beginning: for where nothing else runs jobs by the clock.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "push")]
+    pub every: Option<Duration>,
+
+    /// Do not look: take away what this job has pushed, because it will not run again and nobody should miss it.
+    #[arg(long, requires = "push", conflicts_with_all = ["every", "wait", "since", "json"])]
+    pub retire: bool,
 
     /// Look at the orders' workflows in Temporal as well.
     #[arg(long)]
@@ -75,8 +87,23 @@ pub struct ReconcileArgs {
     pub supervision: SupervisionArgs,
 }
 
-/// Audits, prints the report, and answers whether everything is reconciled.
+/// Audits, prints the report, and answers whether everything is reconciled; with `--every`, until told to stop.
 pub async fn run(
+    args: &ReconcileArgs,
+    kafka: &KafkaArgs,
+    db: PgConnectOptions,
+) -> anyhow::Result<bool> {
+    match (&args.push, args.every) {
+        (Some(gateway), _) if args.retire => push::retire(gateway).await.map(|()| true),
+        (_, Some(every)) => {
+            let run = || once(args, kafka, db.clone());
+            schedule::repeat(every, run).await.map(|()| true)
+        }
+        _ => once(args, kafka, db).await,
+    }
+}
+
+async fn once(
     args: &ReconcileArgs,
     kafka: &KafkaArgs,
     db: PgConnectOptions,
@@ -104,7 +131,7 @@ pub async fn run(
         push::push(gateway, &report, begun.elapsed().as_secs_f64()).await?;
     }
     farewell.await.context("the thread that closes the consumer ended early")?;
-    Ok(report.reconciled)
+    Ok(if args.push.is_some() { report.is_sound() } else { report.reconciled })
 }
 
 struct Auditor<'a> {
@@ -146,7 +173,8 @@ impl Auditor<'_> {
     async fn audit(&mut self) -> anyhow::Result<Report> {
         // Before the topics: whatever a workflow closed for is in them.
         let workflows = self.workflows().await?;
-        let since = self.args.since.map(|time| time.as_micros() / 1000);
+        let since = self.args.since.map(|since| since.now().map(|time| time.as_micros() / 1000));
+        let since = since.transpose()?;
         self.indicator.progress("reading the topics");
         let indicator = self.indicator.clone();
         let Reading { mut ledger, cut, behind_last } =
@@ -269,14 +297,4 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .checked_mul(factor)
         .map(Duration::from_secs)
         .ok_or_else(|| "too long a duration".to_owned())
-}
-
-fn parse_since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(duration) = parse_duration(text) {
-        let micros =
-            i64::try_from(duration.as_micros()).map_err(|_| "too long a duration".to_owned())?;
-        return Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(micros))
-            .map_err(|error| error.to_string());
-    }
-    Timestamp::parse(text).map_err(|error| error.to_string())
 }

@@ -102,8 +102,12 @@ impl Report {
 
     /// Whether everything that was placed came to its end, once, and every place tells the same.
     pub(super) fn is_reconciled(&self) -> bool {
-        let wrong = self.lost + self.duplicated + self.phantom + self.mismatched;
-        self.placed == self.final_orders && self.is_settled() && wrong == 0
+        self.placed == self.final_orders && self.is_settled() && self.is_sound()
+    }
+
+    /// Whether nothing is wrong, so far as it can be told while orders are on their way.
+    pub(super) fn is_sound(&self) -> bool {
+        self.lost + self.duplicated + self.phantom + self.mismatched == 0
     }
 
     /// Whether nothing is on its way, so that another look would see the same.

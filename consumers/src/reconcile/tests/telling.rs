@@ -4,6 +4,7 @@ use schemas::{EventType, Topic};
 
 use super::scene::{Scene, report};
 use super::tale::Tale;
+use crate::reconcile::since::Since;
 use crate::reconcile::topics::Offsets;
 
 #[test]
@@ -37,11 +38,8 @@ fn a_duration_has_a_unit_or_is_in_seconds() {
     for bad in ["", "m", "1.5h", "-1", "5 m", "5w", "99999999999999999999"] {
         assert!(parse(bad).is_err(), "{bad}");
     }
-    assert!(
-        crate::reconcile::parse_since("2026-11-22T10:20:30Z").is_ok()
-            && crate::reconcile::parse_since("30m").is_ok()
-    );
-    assert!(crate::reconcile::parse_since("yesterday").is_err());
+    assert!("2026-11-22T10:20:30Z".parse::<Since>().is_ok() && "30m".parse::<Since>().is_ok());
+    assert!("yesterday".parse::<Since>().is_err());
 }
 
 /// The backlog is told from the catalogue of components, so it must name the stages that are.

@@ -33,6 +33,9 @@ pub struct StackOptions {
     /// of `alertmanager.yml` when absent.
     pub alert_receiver: Option<u16>,
     pub alert_mail: Option<u16>,
+    /// How many times as fast as in `prometheus/` time passes for those that watch: intervals, windows, waiting times and
+    /// thresholds on time are divided by it. 1 leaves the files as they are.
+    pub monitoring_faster: u32,
     /// Postgres' `shared_buffers`. Reserved when touched, so the default costs an idle stack little.
     pub postgres_shared_buffers: String,
     pub progress: Progress,
@@ -50,6 +53,7 @@ impl StackOptions {
             with: Vec::new(),
             alert_receiver: None,
             alert_mail: None,
+            monitoring_faster: 1,
             postgres_shared_buffers: DEFAULT_SHARED_BUFFERS.to_owned(),
             progress: Progress::silent(),
             interrupt: Interrupt::default(),
@@ -71,6 +75,7 @@ impl StackOptions {
             postgres_shared_buffers: self.postgres_shared_buffers.clone(),
             alert_receiver: self.alert_receiver,
             alert_mail: self.alert_mail,
+            monitoring_faster: self.monitoring_faster,
         }
     }
 }
@@ -87,4 +92,10 @@ pub(crate) struct Settings {
     pub(crate) alert_receiver: Option<u16>,
     #[serde(default)]
     pub(crate) alert_mail: Option<u16>,
+    #[serde(default = "as_fast_as_written")]
+    pub(crate) monitoring_faster: u32,
+}
+
+fn as_fast_as_written() -> u32 {
+    1
 }

@@ -25,6 +25,8 @@ pub enum Signal {
     Term,
     /// For Postgres the fast shutdown: sessions are ended, data is written.
     Int,
+    /// For those that watch: read the configuration again.
+    Hup,
 }
 
 impl Signal {
@@ -35,6 +37,7 @@ impl Signal {
             Self::Cont => rustix::process::Signal::CONT,
             Self::Term => rustix::process::Signal::TERM,
             Self::Int => rustix::process::Signal::INT,
+            Self::Hup => rustix::process::Signal::HUP,
         }
     }
 

@@ -7,3 +7,4 @@ pub(crate) mod temporal;
 pub(crate) mod postgres_exporter;
 pub(crate) mod prometheus;
 pub(crate) mod pushgateway;
+pub(crate) mod shortened;

@@ -154,6 +154,16 @@ impl Stack {
         prometheus::write_targets(data_dir, account.as_ref(), job, targets)
     }
 
+    /// The flags that this stack's Prometheus runs with besides those on where it is, for a second one beside it.
+    pub fn prometheus_flags(&self) -> Result<Vec<String>> {
+        Ok(prometheus::flags(State::expect(&self.state_dir)?.settings.monitoring_faster))
+    }
+
+    /// Where a server keeps its files, for whoever wants to spoil one on purpose; `restart` writes its configuration anew.
+    pub fn data_dir(&self, server: &str) -> Result<PathBuf> {
+        Ok(State::expect(&self.state_dir)?.record(server)?.data_dir.clone())
+    }
+
     /// What Alertmanager shows to its webhook. A secret.
     pub fn webhook_token(&self) -> Result<String> {
         let state = State::expect(&self.state_dir)?;
@@ -198,7 +208,7 @@ impl Stack {
             Signal::Kill => self.wait_until_gone(server, record, Duration::from_secs(10)),
             Signal::Stop => self.wait_for(server, process, Liveness::Stopped),
             Signal::Cont => self.wait_for(server, process, Liveness::Running),
-            Signal::Term | Signal::Int => Ok(()),
+            Signal::Term | Signal::Int | Signal::Hup => Ok(()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Alertmanager from Debian's package, alone (no gossip), with the configuration of `prometheus/alertmanager`.
 //!
-//! Only addresses differ from the file in the repository: where alerts go to is the environment's business, and
+//! Only addresses, and lengths of time where they are to be shorter, differ from the file in the repository: where alerts go to is the environment's business, and
 //! Alertmanager expands no variables.
 
 use std::fs;
@@ -15,6 +15,7 @@ use crate::options::Settings;
 use crate::placement;
 use crate::process::Signal;
 use crate::server::{Server, Site};
+use crate::servers::shortened::shortened;
 use crate::state::random_hex;
 
 const PACKAGE: &str = "prometheus-alertmanager";
@@ -26,13 +27,19 @@ const TEMPLATES: &str = include_str!("../../../prometheus/alertmanager/templates
 const SECRETS: [&str; 4] = ["pager-key", "smtp-password", "webhook-token", "chat-url"];
 
 pub(crate) fn instances(settings: &Settings) -> Vec<Box<dyn Server>> {
-    vec![Box::new(Alertmanager { receiver: settings.alert_receiver, mail: settings.alert_mail })]
+    vec![Box::new(Alertmanager {
+        receiver: settings.alert_receiver,
+        mail: settings.alert_mail,
+        faster: settings.monitoring_faster,
+    })]
 }
 
 struct Alertmanager {
     /// Ports on loopback where pager, chat and webhook, and where mail is taken; those of the file when absent.
     receiver: Option<u16>,
     mail: Option<u16>,
+    /// How many times as fast as in `prometheus/` time passes.
+    faster: u32,
 }
 
 impl Server for Alertmanager {
@@ -60,7 +67,7 @@ impl Server for Alertmanager {
         placement::create_private(&site.data_dir.join("templates"), account)?;
         placement::create_private(&site.data_dir.join("secrets"), account)?;
         write("templates/orders.tmpl", TEMPLATES)?;
-        write("alertmanager.yml", &self.addressed(CONFIG))?;
+        write("alertmanager.yml", &shortened(&self.addressed(CONFIG), self.faster))?;
         for secret in SECRETS {
             let file = format!("secrets/{secret}");
             if !site.data_dir.join(&file).exists() {

@@ -15,14 +15,18 @@ use crate::options::Settings;
 use crate::placement::{self, Account};
 use crate::process::Signal;
 use crate::server::{Server, Site};
+use crate::servers::shortened::{duration, shortened};
 
 const PACKAGE: &str = "prometheus";
 
-pub(crate) fn instances(_: &Settings) -> Vec<Box<dyn Server>> {
-    vec![Box::new(Prometheus)]
+pub(crate) fn instances(settings: &Settings) -> Vec<Box<dyn Server>> {
+    vec![Box::new(Prometheus { faster: settings.monitoring_faster })]
 }
 
-struct Prometheus;
+struct Prometheus {
+    /// How many times as fast as in `prometheus/` time passes.
+    faster: u32,
+}
 
 /// Job, server and role of what this stack itself can offer for scraping.
 const OWN_TARGETS: [(&str, &str, &str); 5] = [
@@ -64,7 +68,8 @@ impl Server for Prometheus {
         }
         placement::create_private(&site.data_dir.join("targets"), account)?;
         for (file, text) in files::FILES {
-            placement::write_private(&site.data_dir.join(file), text, account)?;
+            let text = shortened(text, self.faster);
+            placement::write_private(&site.data_dir.join(file), &text, account)?;
         }
         for (job, server, role) in OWN_TARGETS {
             if let Ok(port) = site.port_of(server, role) {
@@ -80,8 +85,7 @@ impl Server for Prometheus {
         command
             .current_dir(&site.data_dir)
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
-            .args(["--storage.tsdb.retention.time=15d", "--storage.tsdb.retention.size=50GB"])
-            .arg("--enable-feature=exemplar-storage,expand-external-labels")
+            .args(flags(self.faster))
             .arg("--log.level=warn")
             .arg(format!("--web.listen-address=127.0.0.1:{}", site.port("client")?))
             .env("PROMETHEUS_CLUSTER", "local")
@@ -106,6 +110,21 @@ impl Server for Prometheus {
         let port = site.port("client").unwrap_or_default();
         vec![("PROMETHEUS_URL", format!("http://127.0.0.1:{port}"))]
     }
+}
+
+/// What belongs to the configuration and is no key of it.
+pub(crate) fn flags(faster: u32) -> Vec<String> {
+    let mut flags = vec![
+        "--storage.tsdb.retention.time=15d".to_owned(),
+        "--storage.tsdb.retention.size=50GB".to_owned(),
+        "--enable-feature=exemplar-storage,expand-external-labels".to_owned(),
+    ];
+    if faster > 1 {
+        // Lengths of time that are flags, at their defaults.
+        flags.push(format!("--rules.alert.resend-delay={}", duration("1m", faster)));
+        flags.push(format!("--query.lookback-delta={}", duration("5m", faster)));
+    }
+    flags
 }
 
 /// Replaces the targets of one job; Prometheus notices by itself.

@@ -48,4 +48,32 @@ mod tests {
 
         assert_eq!(listed, found);
     }
+
+    #[test]
+    fn in_faster_time_every_window_holds_as_many_scrapes_and_no_length_of_time_is_forgotten() {
+        let milliseconds = |text: &str| -> u64 {
+            let digits = text.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+            digits.parse().unwrap()
+        };
+        let mut windows = 0;
+        for (file, text) in FILES {
+            let faster = crate::servers::shortened::shortened(text, 24);
+            for window in faster
+                .split('[')
+                .skip(1)
+                .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            {
+                windows += 1;
+                assert!(milliseconds(window) >= 4 * 625, "{file}: [{window:.20}");
+            }
+            for line in faster.lines() {
+                let (key, value) = line.trim().split_once(": ").unwrap_or_default();
+                if ["for", "keep_firing_for", "interval", "scrape_interval"].contains(&key) {
+                    assert!(value.ends_with("ms"), "{file}: {line}");
+                }
+            }
+            assert!(!faster.contains("\"60("), "{file}: the minute of an objective");
+        }
+        assert!(windows > 100, "{windows}");
+    }
 }

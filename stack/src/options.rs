@@ -36,6 +36,9 @@ pub struct StackOptions {
     /// How many times as fast as in `prometheus/` time passes for those that watch: intervals, windows, waiting times and
     /// thresholds on time are divided by it. 1 leaves the files as they are.
     pub monitoring_faster: u32,
+    /// A folder with `broker.pem` (key and certificate), `ca.pem` and `password`: brokers then listen a second time, for the
+    /// user `client` with that password and a certificate of that authority.
+    pub kafka_secure: Option<PathBuf>,
     /// Postgres' `shared_buffers`. Reserved when touched, so the default costs an idle stack little.
     pub postgres_shared_buffers: String,
     pub progress: Progress,
@@ -54,6 +57,7 @@ impl StackOptions {
             alert_receiver: None,
             alert_mail: None,
             monitoring_faster: 1,
+            kafka_secure: None,
             postgres_shared_buffers: DEFAULT_SHARED_BUFFERS.to_owned(),
             progress: Progress::silent(),
             interrupt: Interrupt::default(),
@@ -76,6 +80,7 @@ impl StackOptions {
             alert_receiver: self.alert_receiver,
             alert_mail: self.alert_mail,
             monitoring_faster: self.monitoring_faster,
+            kafka_secure: self.kafka_secure.clone(),
         }
     }
 }
@@ -94,6 +99,8 @@ pub(crate) struct Settings {
     pub(crate) alert_mail: Option<u16>,
     #[serde(default = "as_fast_as_written")]
     pub(crate) monitoring_faster: u32,
+    #[serde(default)]
+    pub(crate) kafka_secure: Option<PathBuf>,
 }
 
 fn as_fast_as_written() -> u32 {

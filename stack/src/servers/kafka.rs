@@ -4,9 +4,10 @@
 mod config;
 mod jars;
 mod request;
+mod secure;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -19,13 +20,16 @@ use crate::server::{Server, Site};
 
 pub(crate) fn instances(settings: &Settings) -> Vec<Box<dyn Server>> {
     let nodes = settings.brokers;
-    (1..=nodes).map(|id| Box::new(Kafka { id, nodes }) as Box<dyn Server>).collect()
+    let node = |id| Kafka { id, nodes, secure: settings.kafka_secure.clone() };
+    (1..=nodes).map(|id| Box::new(node(id)) as Box<dyn Server>).collect()
 }
 
 /// One node of a cluster of `nodes`.
 struct Kafka {
     id: u8,
     nodes: u8,
+    /// Certificates and password of the second listener, where there is one.
+    secure: Option<PathBuf>,
 }
 
 impl Kafka {
@@ -49,7 +53,8 @@ impl Server for Kafka {
     fn ports(&self) -> Vec<(&'static str, u16)> {
         // The controller keeps away from 9093, where Alertmanager is at home.
         let step = u16::from(self.id - 1) * 100;
-        vec![("client", 9092 + step), ("controller", 19_093 + step)]
+        let secure = self.secure.iter().map(|_| ("secure", 9094 + step));
+        [("client", 9092 + step), ("controller", 19_093 + step)].into_iter().chain(secure).collect()
     }
 
     fn account(&self) -> Option<&'static str> {
@@ -67,8 +72,17 @@ impl Server for Kafka {
             voters: self.peers(site, "controller")?,
             log_dir: &site.data_dir.join("log"),
         };
-        let file = properties(site);
-        placement::write_private(&file, &config::render(&node), None)?;
+        let mut text = config::render(&node);
+        if let Some(folder) = &self.secure {
+            let secure = secure::Secure {
+                port: site.port("secure")?,
+                client_port: site.port("client")?,
+                controller_port: site.port("controller")?,
+                folder,
+            };
+            text += &secure.render()?;
+        }
+        placement::write_private(&properties(site), &text, None)?;
         let tmp = site.data_dir.join("tmp");
         fs::create_dir_all(&tmp).with_context(|| format!("create {}", tmp.display()))?;
         format(site)
@@ -105,9 +119,17 @@ impl Server for Kafka {
     }
 
     fn env(&self, site: &Site) -> Vec<(&'static str, String)> {
-        let peers = self.peers(site, "client").unwrap_or_default();
-        let brokers: Vec<_> = peers.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
-        vec![("KAFKA_BROKERS", brokers.join(","))]
+        let addresses = |role: &str| {
+            let peers = self.peers(site, role).unwrap_or_default();
+            let brokers: Vec<_> =
+                peers.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+            brokers.join(",")
+        };
+        let mut env = vec![("KAFKA_BROKERS", addresses("client"))];
+        if self.secure.is_some() {
+            env.push(("KAFKA_SECURE_BROKERS", addresses("secure")));
+        }
+        env
     }
 }
 

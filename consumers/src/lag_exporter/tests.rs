@@ -20,6 +20,8 @@ use super::staged::Staged;
 use super::{LagExporterArgs, observe, observer};
 use crate::test_database::TestDatabase;
 
+mod secured;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Parser)]
@@ -47,12 +49,16 @@ impl World {
         let state = std::env::var("ORDER_STACK_STATE_DIR")
             .expect("this test needs servers: run `make test`, or set ORDER_STACK_STATE_DIR to the state of a running order-stack");
         let attached = tokio::task::spawn_blocking(move || Stack::attach(state)).await.unwrap();
-        let brokers = attached.unwrap().kafka_brokers().unwrap();
+        Self::on(&attached.unwrap().kafka_brokers().unwrap(), &[], progress)
+    }
+
+    /// On `brokers`, reached as `more` arguments say.
+    fn on(brokers: &str, more: &[&str], progress: Option<Progress>) -> Self {
         let name = format!("lag-{}.", &Uuid::new_v4().simple().to_string()[..10]);
         let whole = format!("{}.*", regex::escape(&name));
-        let words = ["x", "--kafka-brokers", &brokers, "--topic-prefix", &name];
-        let cli =
-            Cli::parse_from(words.into_iter().chain(["--groups", &whole, "--topics", &whole]));
+        let words = ["x", "--kafka-brokers", brokers, "--topic-prefix", &name, "--groups", &whole];
+        let words = words.into_iter().chain(["--topics", &whole]).chain(more.iter().copied());
+        let cli = Cli::parse_from(words);
         let config = cli.kafka.client_config("order-consumer-test").unwrap();
         Self {
             staged: Staged::on(&config).unwrap(),

@@ -1,6 +1,8 @@
 //! The pipeline's promises, on real servers with the real programs. `make test` brings the servers up; without them
 //! every test fails and says so.
 //!
+//! - `families`: the names, types and labels of metrics
+//! - `lag`: what is told about it, and whether it is true
 //! - `life`: what happens to orders when nothing goes wrong
 //! - `repeats`: facts told again
 //! - `crashes`: processes killed at every step
@@ -17,6 +19,8 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod world;
+mod page;
+mod families;
 mod lag;
 mod ledger;
 mod events;

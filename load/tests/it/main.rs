@@ -2,6 +2,7 @@
 //! every test fails and says so.
 //!
 //! - `families`: the names, types and labels of metrics
+//! - `bounded`: what makes no series
 //! - `lag`: what is told about it, and whether it is true
 //! - `life`: what happens to orders when nothing goes wrong
 //! - `repeats`: facts told again
@@ -21,6 +22,7 @@
 mod world;
 mod page;
 mod families;
+mod bounded;
 mod lag;
 mod ledger;
 mod events;

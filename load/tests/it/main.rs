@@ -3,6 +3,7 @@
 //!
 //! - `families`: the names, types and labels of metrics
 //! - `bounded`: what makes no series
+//! - `scraped`: what a real Prometheus makes of a run
 //! - `lag`: what is told about it, and whether it is true
 //! - `life`: what happens to orders when nothing goes wrong
 //! - `repeats`: facts told again
@@ -23,6 +24,7 @@ mod world;
 mod page;
 mod families;
 mod bounded;
+mod scraped;
 mod lag;
 mod ledger;
 mod events;

@@ -4,6 +4,7 @@
 //! - `servers`: brokers and databases killed under load
 //! - `members`: stages joining and leaving under load
 //! - `lost`: records that are gone before they were read
+//! - `lag`: what is told about it meanwhile
 //! - `nemesis`: all of it at random, from a seed
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
@@ -11,9 +12,16 @@
 #[path = "../it/world.rs"]
 #[expect(dead_code, reason = "the short tests use all of it")]
 mod world;
+#[path = "../it/page.rs"]
+#[expect(dead_code, reason = "the short tests use all of it")]
+mod page;
+#[path = "../it/lag/watched.rs"]
+#[expect(dead_code, reason = "the short tests use all of it")]
+mod watched;
 mod servers_of_its_own;
 mod frozen;
 mod servers;
 mod members;
 mod lost;
+mod lag;
 mod nemesis;

@@ -7,7 +7,7 @@ BUILD := $(CARGO) build --release --locked --workspace --bins
 BIN := target/release
 TEST_STACK := $(CURDIR)/target/test-stack
 
-.PHONY: help setup build demo up down check fmt lint doc deny rules test bench load faults clean
+.PHONY: help setup build demo up down check fmt lint doc deny rules test bench load faults alerts clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ test: setup ## Everything that guards main, on real servers of its own
 faults: setup ## The long suite: zombies, lost brokers, lost databases, a random nemesis
 	$(CARGO) build --release --locked --workspace --all-targets
 	$(CARGO) test --release --locked --workspace --test faults -- --test-threads=1 --nocapture
+
+alerts: build ## Every alert by a real fault, in faster time, on servers of its own (ALERTS=DeadLetters,JobGone for some)
+	$(BIN)/order-load alerts $(if $(ALERTS),--only $(ALERTS)) $(ALERTS_ARGS)
 
 bench: build ## How fast, next to how fast it could be
 	$(BIN)/order-load bench $(BENCH_ARGS)

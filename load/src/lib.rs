@@ -14,3 +14,4 @@ pub mod demo;
 pub mod bench;
 pub mod targets;
 pub mod run;
+pub mod alerts;

@@ -4,6 +4,7 @@ use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use load::alerts::{self, AlertsArgs};
 use load::bench::{self, BenchArgs};
 use load::demo::{self, DemoArgs};
 use load::run::{self, RunArgs};
@@ -31,6 +32,10 @@ enum Command {
     ///
     /// The last line is the verdict. Ctrl-C ends the run with a report on what happened so far.
     Run(RunArgs),
+    /// Prove every alert by a real fault, in faster time, on servers of its own
+    ///
+    /// The last line is the verdict. Ctrl-C takes everything down.
+    Alerts(AlertsArgs),
     /// Print targets for vegeta, each an order of its own
     Targets(TargetsArgs),
 }
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(args)),
         Command::Run(args) => runtime.block_on(run::run(args)),
+        Command::Alerts(args) => runtime.block_on(alerts::run(args)),
         Command::Targets(args) => targets::run(&args),
     });
     match ended {

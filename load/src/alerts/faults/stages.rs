@@ -39,6 +39,7 @@ pub(in crate::alerts) const FAULTS: &[Fault] = &[
         ],
         follows: &[
             ("ConsumerStuck", "none of its partitions moves"),
+            ("OutboxStuck", "its last batch is told, and noted as told with the next, which waits"),
             (
                 "HighOrderProcessingErrorRate",
                 "attempts end when they have waited for the lock too long",

@@ -251,7 +251,7 @@ mod tests {
         let metrics = HttpMetrics::register(&mut registry);
         let before = page(&registry).len();
         for _ in 0..100 {
-            let trace = TraceContext::from_headers(&axum::http::HeaderMap::new());
+            let trace = TraceContext::fresh();
             let (method, status) = (Method::POST, StatusCode::ACCEPTED);
             metrics.answered(&method, Endpoint::Orders, status, Duration::ZERO, Some(&trace));
         }

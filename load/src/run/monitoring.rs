@@ -281,7 +281,7 @@ mod tests {
         for sample in text.lines().filter(|line| !line.starts_with('#')) {
             families += 1;
             let (name, rest) = sample.split_at(sample.find(['{', ' ']).unwrap());
-            let own = rest.trim_start_matches('{').split(['}', ' ']).next().unwrap();
+            let own = rest.strip_prefix('{').map_or("", |rest| rest.split('}').next().unwrap());
             let own = own.split(',').filter_map(|label| label.split_once("=\""));
             let labels: Vec<_> =
                 ["job", "run"].into_iter().chain(own.map(|(label, _)| label)).collect();

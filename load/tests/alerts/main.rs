@@ -1,8 +1,6 @@
 //! Some alerts, proven by real faults as `make alerts` proves all of them. A program of its own, so that nothing else is tested
 //! on this machine meanwhile: what is slow for another reason would be told as well.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
-
 /// Those that are quick.
 const SOME: [&str; 3] = ["DeadLetters", "ConsumerGone", "JobGone"];
 

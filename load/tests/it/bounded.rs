@@ -80,7 +80,11 @@ fn request(
         3 => http.request(method("PUT"), format!("{base}/{word}%2f..%00{word}")),
         4 => http.get(format!("{base}/orders?status={word}&limit={word}")),
         _ => {
-            let sku = if number % 2 == 0 { "SKU-00001".to_owned() } else { format!("SKU-{word}") };
+            let sku = if number.is_multiple_of(2) {
+                "SKU-00001".to_owned()
+            } else {
+                format!("SKU-{word}")
+            };
             let order = serde_json::json!({
                 "customer_id": format!("customer {word}"),
                 "currency": "EUR",

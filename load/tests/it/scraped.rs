@@ -268,7 +268,9 @@ async fn expect_others(watchers: &Watchers) {
     let theirs = contract();
     let theirs = theirs
         .iter()
-        .filter(|line| line.programs.iter().any(|program| OTHERS.contains(&program.as_str())));
+        .filter(|line| line.programs.iter().any(|program| OTHERS.contains(&program.as_str())))
+        // Only a pair of Alertmanagers has it, and here is one.
+        .filter(|line| line.family != "alertmanager_cluster_members");
     let mut wrong = Vec::new();
     for line in theirs {
         let name = &line.family;

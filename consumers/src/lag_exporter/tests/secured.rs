@@ -34,7 +34,7 @@ impl Guarded {
         Self { brokers, folder, _stack: stack }
     }
 
-    /// A client whose properties differ in one.
+    /// A client whose properties differ in one; without a certificate it has no key either, or the library refuses it.
     fn client(&self, name: &str, value: Option<&str>) -> World {
         let path = |file: &str| self.folder.path().join(file).display().to_string();
         let mut properties = BTreeMap::from([
@@ -49,6 +49,9 @@ impl Guarded {
         match value {
             Some(value) => drop(properties.insert(name, value.to_owned())),
             None => drop(properties.remove(name)),
+        }
+        if !properties.contains_key("ssl.certificate.location") {
+            properties.remove("ssl.key.location");
         }
         let lines: String =
             properties.iter().map(|(name, value)| format!("{name}={value}\n")).collect();

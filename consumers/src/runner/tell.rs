@@ -28,6 +28,12 @@ pub(crate) struct Teller {
     pub(crate) metrics: StageMetrics,
 }
 
+/// Below what any topic takes that was made on purpose.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// In which a larger copy beside it has lost its bytes.
+const PATIENT_ATTEMPTS: u32 = 4;
+
 impl Teller {
     /// Tells everything until it is acknowledged; `false` when the partition was taken away first. Records are told
     /// again together after a failure: an id that was heard is dropped, and their order holds.
@@ -39,12 +45,14 @@ impl Teller {
     ) -> bool {
         let Outgoing { records, mut messages } = outgoing;
         let mut shortened: HashMap<usize, OutgoingRecord> = HashMap::new();
+        let mut attempts = 0_u32;
         loop {
             if revoked.is_cancelled() {
                 return false;
             }
             let Err(failed) = publish(&self.publisher, &records, &shortened).await else { break };
-            if shorten(&records, &failed, &mut shortened) {
+            attempts = attempts.saturating_add(1);
+            if shorten(&records, &failed, attempts, &mut shortened) {
                 tracing::warn!(
                     stage = self.stage,
                     error = %failed[0].1,
@@ -96,14 +104,20 @@ impl Teller {
 }
 
 /// Takes the bytes out of the largest copy that was refused; `false` when there is none left to be taken. One at a time: what
-/// was sent together is refused together, the small ones too.
+/// was sent together is refused together, the small ones too. The company may also be that of another batch, so a small one
+/// keeps its bytes for some attempts.
 fn shorten(
     records: &[OutgoingRecord],
     failed: &Failed,
+    attempts: u32,
     shortened: &mut HashMap<usize, OutgoingRecord>,
 ) -> bool {
     let refused = failed.iter().filter(|(_, error)| is_unfit(error)).map(|(number, _)| *number);
-    let whole = refused.filter(|number| !shortened.contains_key(number));
+    let whole = refused.filter(|number| {
+        let in_bad_company =
+            bytes(&records[*number]) <= SMALL_BYTES && attempts <= PATIENT_ATTEMPTS;
+        !shortened.contains_key(number) && !in_bad_company
+    });
     let largest = whole
         .filter_map(|number| Some((number, without_bytes(&records[number])?)))
         .max_by_key(|(number, _)| bytes(&records[*number]));

@@ -47,10 +47,11 @@ async fn while_postgres_is_down_both_tell_the_truth() {
     servers.kill("postgres").await;
     watched.place(30).await;
 
-    let waits = |told: &Told| told.sum() == 30.0;
+    // The client asks again after a 503, with the same key: a record may be there twice.
+    let waits = |told: &Told| told.sum() >= 30.0;
     let longest = watched
         .agree_until(async |inside, outside| {
-            waits(inside) && waits(outside) && inside.longest() > 5.0
+            waits(inside) && inside.sum() == outside.sum() && inside.longest() > 5.0
         })
         .await;
     assert!(longest > 4.0, "{longest}");

@@ -99,7 +99,14 @@ async fn what_supervision_asks_for_is_in_the_orders_trace_over_grpc() {
     post(&producer, &format!("00-{TRACE}-{CALLER}-01")).await;
 
     let of_saga = |span: &Span| span.stage() == "shipping" && span.name.ends_with("saga");
-    let spans = collector.until("shipping hears of it", |spans| spans.iter().any(of_saga)).await;
+    // Each process sends its spans in its own time, so the last of them is not the last to come.
+    let whole = |spans: &[Span]| {
+        let verdict = spans.iter().find(|span| of_saga(span));
+        let activity = verdict.and_then(|of| parent(spans, of)).and_then(|of| parent(spans, of));
+        activity.is_some_and(|of| parent(spans, of).is_some())
+            && spans.iter().any(|span| span.name == "RunActivity:look")
+    };
+    let spans = collector.until("shipping hears of it", whole).await;
     let verdict = only(&spans, of_saga);
     let asked = only(&spans, |span| span.id == verdict.parent);
     assert_eq!((asked.kind, asked.service.as_str()), (SpanKind::Producer, "order-worker"));
@@ -115,6 +122,10 @@ async fn what_supervision_asks_for_is_in_the_orders_trace_over_grpc() {
     let records = Records::of(&world.pipeline).unwrap().read(Topic::Saga).await.unwrap();
     let header = String::from_utf8(records[0].header("traceparent").unwrap().to_vec()).unwrap();
     assert_eq!(header, format!("00-{TRACE}-{}-01", asked.id));
+}
+
+fn parent<'a>(spans: &'a [Span], of: &Span) -> Option<&'a Span> {
+    spans.iter().find(|span| span.id == of.parent)
 }
 
 #[tokio::test]

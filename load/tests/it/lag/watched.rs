@@ -210,7 +210,9 @@ impl Watched {
 
     async fn hold_by(&self, statement: &str) -> Hold {
         let mut db = PgConnection::connect_with(self.world.pipeline.database()).await.unwrap();
-        let statement = format!("begin; {statement}");
+        // The server would end the hold after ten seconds, as it ends those of frozen clients.
+        let statement =
+            format!("begin; set local idle_in_transaction_session_timeout = 0; {statement}");
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut db).await.unwrap();
         Hold(db)
     }

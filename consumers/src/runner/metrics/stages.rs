@@ -145,7 +145,7 @@ impl StageFamilies {
         );
         registry.register(
             "stage_fenced",
-            "Batches given up because another process owns their partition",
+            "Batches given up because their partition is not where this process left it",
             self.fenced.clone(),
         );
         registry.register(

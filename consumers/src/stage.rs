@@ -11,9 +11,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use schemas::{Event, EventId, EventType, OrderId, Timestamp, Topic};
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
 
 use crate::config::StageConfig;
+use crate::store::session::Session;
 
 /// One step of the pipeline. Its name is its file, its metric label, its consumer group suffix and its health check.
 pub trait Stage: Send + Sync + Sized + 'static {
@@ -36,7 +36,7 @@ pub trait Stage: Send + Sync + Sized + 'static {
     /// again with every attempt, so each call carries an idempotency key. `db` is for plain reads.
     fn prepare(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
     ) -> impl Future<Output = Result<Self::Prepared, Fault>> + Send;
 
@@ -44,7 +44,7 @@ pub trait Stage: Send + Sync + Sized + 'static {
     /// event whose row exists changes nothing and has no effect.
     fn apply(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
         prepared: &Self::Prepared,
     ) -> impl Future<Output = Result<Outcome, Fault>> + Send;

@@ -30,6 +30,7 @@ use super::transaction::{self, Attempt, Committed, Failure};
 use super::window::RejectWindow;
 use crate::config::RunnerConfig;
 use crate::stage::{Fault, Rejection, Stage};
+use crate::store::session::Session;
 use crate::store::{dead_letters, outbox, progress};
 
 /// How long a lane waits for work before it tidies up behind acknowledged effects.
@@ -142,8 +143,8 @@ impl<S: Stage> Lane<S> {
             let claim = partition.claim();
             let mut backoff = self.backoff();
             let pending = loop {
-                let read = match self.connection().await {
-                    Ok(db) => outbox::pending(db, S::NAME, &claim).await,
+                let read = match self.session().await {
+                    Ok(mut db) => outbox::pending(&mut db, S::NAME, &claim).await,
                     Err(error) => Err(error),
                 };
                 match read {
@@ -289,8 +290,8 @@ impl<S: Stage> Lane<S> {
         };
         let timeout = shared.config.transaction_timeout();
         let revoked = self.revoked.clone();
-        let result = match self.connection().await {
-            Ok(db) => attempt.run(db, timeout, &revoked).await,
+        let result = match self.session().await {
+            Ok(mut db) => attempt.run(&mut db, timeout, &revoked).await,
             Err(error) => Err(error.into()),
         };
         if result.is_err() {
@@ -320,8 +321,8 @@ impl<S: Stage> Lane<S> {
         let (mut good, mut bad) = (0, intake.events.len());
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
-            let probed = match self.connection().await {
-                Ok(db) => attempt.probe(db, middle).await,
+            let probed = match self.session().await {
+                Ok(mut db) => attempt.probe(&mut db, middle).await,
                 Err(error) => Err(error.into()),
             };
             match probed {
@@ -348,8 +349,8 @@ impl<S: Stage> Lane<S> {
     ) -> Result<Landed, Stop> {
         let claim = partition.claim();
         loop {
-            let read = match self.connection().await {
-                Ok(db) => progress::read(db, S::NAME, &claim).await,
+            let read = match self.session().await {
+                Ok(mut db) => progress::read(&mut db, S::NAME, &claim).await,
                 Err(error) => Err(error),
             };
             match read {
@@ -378,8 +379,8 @@ impl<S: Stage> Lane<S> {
     ) -> Result<Committed, Stop> {
         let claim = partition.claim();
         loop {
-            let read = match self.connection().await {
-                Ok(db) => outbox::pending(db, S::NAME, &claim).await,
+            let read = match self.session().await {
+                Ok(mut db) => outbox::pending(&mut db, S::NAME, &claim).await,
                 Err(error) => Err(error),
             };
             match read {
@@ -481,8 +482,8 @@ impl<S: Stage> Lane<S> {
             return;
         }
         let acknowledged = std::mem::take(&mut self.acknowledged);
-        let deleted = match self.connection().await {
-            Ok(db) => outbox::delete(db, S::NAME, &acknowledged).await,
+        let deleted = match self.session().await {
+            Ok(mut db) => outbox::delete(&mut db, S::NAME, &acknowledged).await,
             Err(error) => Err(error),
         };
         match deleted {
@@ -504,8 +505,8 @@ impl<S: Stage> Lane<S> {
             return;
         }
         self.waiting_counted = Some(Instant::now());
-        let counted = match self.connection().await {
-            Ok(db) => dead_letters::waiting(db, S::NAME).await,
+        let counted = match self.session().await {
+            Ok(mut db) => dead_letters::waiting(&mut db, S::NAME).await,
             Err(error) => Err(error),
         };
         match counted {
@@ -541,13 +542,14 @@ impl<S: Stage> Lane<S> {
         Backoff::new(Duration::from_millis(self.shared.config.retry_max_ms.into()))
     }
 
-    async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+    async fn session(&mut self) -> Result<Session<'_>, sqlx::Error> {
         if self.connection.is_none() {
             let connecting = transaction::connect(&self.shared.database);
             let connected = tokio::time::timeout(Duration::from_secs(5), connecting).await;
             self.connection = Some(connected.map_err(|_| sqlx::Error::PoolTimedOut)??);
         }
-        Ok(self.connection.as_mut().expect("set above"))
+        let connection = self.connection.as_mut().expect("set above");
+        Ok(Session::new(connection, &self.shared.metrics.operations))
     }
 
     fn report(&self, partition: &Partition, batch: &Batch, committed: &Committed) {

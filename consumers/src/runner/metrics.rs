@@ -1,17 +1,17 @@
 //! The metrics of stages: families that are registered once, and one set of handles per stage, resolved at start so that
 //! every series exists at zero, and moved per batch.
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use schemas::{DecodeError, Timestamp, TopicPrefix};
 
 use super::progress::Owned;
 use super::transaction::Committed;
 use crate::stage::Told;
+use crate::store::operations::OperationTimes;
 
 mod lag;
 mod orders;
@@ -28,11 +28,6 @@ use traced::{Traced, trace_label};
 /// Codes that stages themselves reject under; with [`DecodeError::CODES`] the closed set of the label `code`.
 pub const STAGE_CODES: [&str; 3] = ["idempotency_conflict", "unknown_order", "database_refused"];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OperationLabel {
-    operation: &'static str,
-}
-
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The families of every stage in this process.
@@ -40,7 +35,7 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 pub struct Families {
     stages: StageFamilies,
     orders: OrderFamilies,
-    database: Histograms<OperationLabel>,
+    operations: OperationTimes,
     lag: LagCollector,
 }
 
@@ -57,12 +52,13 @@ pub(crate) struct StageMetrics {
     processing: Traced,
     age: Traced,
     batch: Histogram,
-    transaction: Histogram,
     pub(crate) in_flight: Gauge,
     outbox_pending: Gauge,
     pub(crate) rebalances: Counter,
     pub(crate) fenced: Counter,
     pub(crate) lost: Counter,
+    /// Of the store, moved by the store itself.
+    pub(crate) operations: OperationTimes,
 }
 
 /// Effects of one batch that are on their way: counted until it is dropped, however it ends.
@@ -79,10 +75,6 @@ impl Drop for Pending {
 const PROCESSING_SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-fn processing_seconds() -> Histogram {
-    Histogram::new(PROCESSING_SECONDS)
-}
-
 /// Around the alert on slow orders at 300 s, and fine below a second, where a healthy pipeline is.
 const ORDER_SECONDS: [f64; 15] =
     [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
@@ -93,15 +85,9 @@ impl Families {
         let families = Self {
             stages: StageFamilies::register(registry),
             orders: OrderFamilies::register(registry),
-            database: Family::new_with_constructor(processing_seconds as fn() -> Histogram),
+            operations: OperationTimes::of_stages(registry),
             lag: LagCollector::default(),
         };
-        registry.register_with_unit(
-            "db_operation_duration",
-            "From records in hand to commit, per batch; the operation is the stage",
-            Unit::Seconds,
-            families.database.clone(),
-        );
         registry.register_collector(Box::new(families.lag.clone()));
         families
     }
@@ -141,12 +127,12 @@ impl Families {
             processing: families.processing.get_or_create_owned(&label),
             age: families.age.get_or_create_owned(&label),
             batch: families.batch.get_or_create_owned(&label),
-            transaction: self.database.get_or_create_owned(&OperationLabel { operation: stage }),
             in_flight: families.in_flight.get_or_create_owned(&label),
             outbox_pending: families.outbox_pending.get_or_create_owned(&label),
             rebalances: families.rebalances.get_or_create_owned(&label),
             fenced: families.fenced.get_or_create_owned(&label),
             lost: families.lost.get_or_create_owned(&label),
+            operations: self.operations.clone(),
         }
     }
 }
@@ -160,7 +146,6 @@ impl StageMetrics {
         self.rejected.inc_by(committed.refused.len() as u64);
         self.parked.inc_by(committed.parked as u64);
         self.batch.observe(events as f64);
-        self.transaction.observe(seconds);
         let now = Timestamp::now();
         // Events of a batch wait for each other, so each of them took as long as the batch. One example per batch is
         // enough, and a label per event would cost an allocation.

@@ -20,6 +20,7 @@ use super::progress::Partition;
 use super::source::{BROKER_PATIENCE, End, Source};
 use super::transaction;
 use crate::store::progress::{self, Claim, Unclaimed};
+use crate::store::session::Session;
 
 /// Records taken from the client per round before lanes see them.
 const ROUND: usize = 512;
@@ -271,6 +272,7 @@ impl<'a> Reader<'a> {
             .block_on(async {
                 let work = async {
                     let mut db: PgConnection = transaction::connect(&self.source.database).await?;
+                    let mut db = Session::new(&mut db, &self.source.metrics.operations);
                     progress::claim(&mut db, self.source.stage, &self.source.owner, &unclaimed)
                         .await
                 };

@@ -19,6 +19,7 @@ use super::intake::{Intake, Refused};
 use super::progress::Partition;
 use super::traces::{Followed, Times};
 use crate::stage::{Fault, Finished, Outcome, Received, Stage};
+use crate::store::session::Session;
 use crate::store::{dead_letters, outbox, progress};
 
 /// What was committed.
@@ -80,7 +81,7 @@ impl<S: Stage> Attempt<'_, S> {
     /// Runs to the commit. On any error the connection is in an unknown state and must be thrown away.
     pub(crate) async fn run(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         timeout: Duration,
         revoked: &CancellationToken,
     ) -> Result<Committed, Failure> {
@@ -109,32 +110,31 @@ impl<S: Stage> Attempt<'_, S> {
 
     async fn transact(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         prepared: &S::Prepared,
     ) -> Result<Committed, Failure> {
-        sqlx::query("begin").execute(&mut *db).await?;
+        db.begin().await?;
         let committed = self.write(db, prepared).await?;
         crash_point(S::NAME, "before_commit");
         // Whoever is told of a batch relies on it, so it must be on disk first. A batch that nobody is told of may
         // still be lost with the database's last moments: its progress goes with it, and it is read again.
-        let commit = if committed.outgoing.is_empty() {
-            "set local synchronous_commit = off; commit"
+        if committed.outgoing.is_empty() {
+            db.commit_forgettable().await?;
         } else {
-            "commit"
-        };
-        sqlx::raw_sql(commit).execute(&mut *db).await?;
+            db.commit().await?;
+        }
         crash_point(S::NAME, "after_commit");
         Ok(committed)
     }
 
     /// Whether the first `count` events can be applied; nothing is kept.
-    pub(crate) async fn probe(&self, db: &mut PgConnection, count: usize) -> Result<bool, Failure> {
+    pub(crate) async fn probe(&self, db: &mut Session<'_>, count: usize) -> Result<bool, Failure> {
         let events = &self.intake.events[..count];
         let fault = |fault| Failure::Fault { fault, seen: self.records(events) };
         let prepared = self.stage.prepare(&mut *db, events).await.map_err(fault)?;
-        sqlx::query("begin").execute(&mut *db).await?;
+        db.begin().await?;
         let applied = self.stage.apply(&mut *db, events, &prepared).await;
-        sqlx::query("rollback").execute(&mut *db).await?;
+        db.rollback().await?;
         match applied {
             Ok(_) => Ok(true),
             Err(Fault::Unattributed(_)) => Ok(false),
@@ -144,7 +144,7 @@ impl<S: Stage> Attempt<'_, S> {
 
     async fn write(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         prepared: &S::Prepared,
     ) -> Result<Committed, Failure> {
         let claim = self.partition.claim();
@@ -226,7 +226,7 @@ impl<S: Stage> Attempt<'_, S> {
         }
     }
 
-    async fn parked(&self, db: &mut PgConnection) -> Result<HashSet<OrderId>, sqlx::Error> {
+    async fn parked(&self, db: &mut Session<'_>) -> Result<HashSet<OrderId>, sqlx::Error> {
         let mut orders: Vec<Uuid> =
             self.intake.events.iter().map(|event| event.order_id().0).collect();
         orders.sort_unstable();
@@ -234,7 +234,7 @@ impl<S: Stage> Attempt<'_, S> {
         dead_letters::parked_among(db, S::NAME, &orders).await
     }
 
-    async fn replaying(&self, db: &mut PgConnection) -> Result<HashSet<i64>, sqlx::Error> {
+    async fn replaying(&self, db: &mut Session<'_>) -> Result<HashSet<i64>, sqlx::Error> {
         let events = self.intake.events.iter().filter_map(|event| event.replay_of);
         let refused = self.intake.refused.iter().filter_map(|refused| refused.replay_of);
         let letters: Vec<i64> = events.chain(refused).collect();
@@ -246,7 +246,7 @@ impl<S: Stage> Attempt<'_, S> {
 
     async fn set_aside(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         refused: &Refused,
         outgoing: &mut Vec<OutgoingRecord>,
     ) -> Result<(), sqlx::Error> {

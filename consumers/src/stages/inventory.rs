@@ -12,12 +12,12 @@ use schemas::orders::OrderPlaced;
 use schemas::saga::SagaReason;
 use schemas::shipments::ShipmentFailure;
 use schemas::{Event, EventType, OrderId, Sku, Topic};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::config::StageConfig;
 use crate::stage::{Effect, Fault, Outcome, Received, Rejection, Stage};
 use crate::store::reservations::{self, Wanted};
+use crate::store::session::Session;
 use crate::store::stock;
 
 /// The stage.
@@ -38,13 +38,13 @@ impl Stage for Inventory {
         Ok(Self)
     }
 
-    async fn prepare(&self, _: &mut PgConnection, _: &[Received]) -> Result<(), Fault> {
+    async fn prepare(&self, _: &mut Session<'_>, _: &[Received]) -> Result<(), Fault> {
         Ok(())
     }
 
     async fn apply(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
         (): &(),
     ) -> Result<Outcome, Fault> {
@@ -59,7 +59,7 @@ impl Stage for Inventory {
 type Placed<'a> = (usize, &'a OrderPlaced);
 
 async fn reserve(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     events: &[Received],
     outcome: &mut Outcome,
 ) -> Result<(), Fault> {
@@ -143,7 +143,7 @@ fn decide<'a>(orders: &[Placed<'a>], available: &mut HashMap<String, i64>) -> De
 }
 
 async fn release(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     events: &[Received],
     outcome: &mut Outcome,
 ) -> Result<(), Fault> {
@@ -199,7 +199,7 @@ fn split_repeats<'a>(placed: &[Placed<'a>]) -> (Vec<Placed<'a>>, Vec<Placed<'a>>
 
 /// A repeat tells the same order again; another order under the same id is an error of its sender.
 async fn refuse_conflicts(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     first: &[Placed<'_>],
     repeated: &[Placed<'_>],
     new: &HashSet<OrderId>,

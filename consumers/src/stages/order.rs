@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use schemas::orders::OrderPlaced;
 use schemas::{Event, EventType, OrderId, Topic};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::config::StageConfig;
 use crate::stage::{Fault, Finished, Outcome, Received, Rejection, Stage};
 use crate::store::orders::{self, Facts, Standing, TimelineRow};
+use crate::store::session::Session;
 
 /// After a batch met rows that exist, this many batches take the way that expects them. COPY costs the database half
 /// of an upsert, but meeting a row costs the whole batch again; rows come before their order only when this stage is
@@ -36,13 +36,13 @@ impl Stage for Order {
         Ok(Self { merges_left: AtomicU32::new(0) })
     }
 
-    async fn prepare(&self, _: &mut PgConnection, _: &[Received]) -> Result<(), Fault> {
+    async fn prepare(&self, _: &mut Session<'_>, _: &[Received]) -> Result<(), Fault> {
         Ok(())
     }
 
     async fn apply(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
         (): &(),
     ) -> Result<Outcome, Fault> {
@@ -70,11 +70,11 @@ impl Order {
     /// Writes orders and timeline by COPY. `false`: some row exists, nothing was written.
     async fn copy(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         placed: &[&OrderPlaced],
         lines: &[TimelineRow<'_>],
     ) -> Result<bool, Fault> {
-        sqlx::query("savepoint before_copy").execute(&mut *db).await?;
+        db.savepoint().await?;
         let copied = async {
             orders::copy_new(db, placed).await?;
             orders::copy_timeline(db, lines).await
@@ -82,7 +82,7 @@ impl Order {
         match copied.await {
             Ok(_) => Ok(true),
             Err(error) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => {
-                sqlx::query("rollback to savepoint before_copy").execute(&mut *db).await?;
+                db.rollback_to_savepoint().await?;
                 self.merges_left.store(BATCHES_BY_MERGE, Ordering::Relaxed);
                 Ok(false)
             }
@@ -92,7 +92,7 @@ impl Order {
 
     async fn merge(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
         placed: &[&OrderPlaced],
         facts: &BTreeMap<OrderId, Facts>,
@@ -253,7 +253,7 @@ fn status_changes(
 }
 
 async fn count_statuses(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     events: &[Received],
     changes: &BTreeMap<String, i64>,
 ) -> Result<(), Fault> {
@@ -297,6 +297,7 @@ fn as_count(count: usize) -> i64 {
 mod tests {
     use std::sync::Arc;
 
+    use prometheus_client::registry::Registry;
     use rand::rngs::StdRng;
     use rand::seq::SliceRandom;
     use rand::{RngExt, SeedableRng};
@@ -305,10 +306,11 @@ mod tests {
     use schemas::payments::{PaymentCaptured, PaymentRefunded};
     use schemas::shipments::{ShipmentFailed, ShipmentFailure};
     use schemas::{Currency, EventId, ShortText, Timestamp};
-    use sqlx::Row;
+    use sqlx::{PgConnection, Row};
 
     use super::*;
     use crate::stage::SourcePartition;
+    use crate::store::operations::OperationTimes;
     use crate::test_database::TestDatabase;
 
     /// A life of an order that touches most facts: reserved, paid, cancelled too late for the money but in time for the
@@ -371,10 +373,16 @@ mod tests {
         events.into_iter().enumerate().map(received).collect()
     }
 
+    fn times() -> OperationTimes {
+        OperationTimes::of_stages(&mut Registry::default())
+    }
+
     async fn apply(stage: &Order, db: &mut PgConnection, events: &[Received]) -> Vec<Finished> {
-        sqlx::query("begin").execute(&mut *db).await.unwrap();
-        let outcome = stage.apply(db, events, &()).await.unwrap();
-        sqlx::query("commit").execute(&mut *db).await.unwrap();
+        let times = times();
+        let mut db = Session::new(db, &times);
+        db.begin().await.unwrap();
+        let outcome = stage.apply(&mut db, events, &()).await.unwrap();
+        db.commit().await.unwrap();
         outcome.finished
     }
 
@@ -448,8 +456,10 @@ mod tests {
         apply(&stage, &mut db, &unknown[4..6]).await;
         let events = [known[0].clone(), known[3].clone(), unknown[3].clone()];
 
-        sqlx::query("begin").execute(&mut db).await.unwrap();
-        let fault = stage.apply(&mut db, &events, &()).await.unwrap_err();
+        let times = times();
+        let mut session = Session::new(&mut db, &times);
+        session.begin().await.unwrap();
+        let fault = stage.apply(&mut session, &events, &()).await.unwrap_err();
 
         let Fault::Rejected(rejections) = fault else { panic!("{fault:?}") };
         assert_eq!(

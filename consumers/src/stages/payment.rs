@@ -10,7 +10,6 @@ use futures::future::BoxFuture;
 use schemas::inventory::StockReserved;
 use schemas::payments::{PaymentCaptured, PaymentDeclined, PaymentRefunded};
 use schemas::{Currency, Event, EventType, ShortText, Topic};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::config::StageConfig;
@@ -18,6 +17,7 @@ use crate::outside::concurrently;
 use crate::payment_gateway::{self, Charge, ChargeResult, PaymentGateway};
 use crate::stage::{Effect, Fault, Outcome, Received, Stage, first_of_each_order};
 use crate::store::payments::{self, NewPayment, State};
+use crate::store::session::Session;
 
 /// The stage.
 pub(crate) struct Payment {
@@ -48,7 +48,7 @@ impl Stage for Payment {
 
     async fn prepare(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
     ) -> Result<Self::Prepared, Fault> {
         let orders: Vec<Uuid> = events.iter().map(|received| received.order_id().0).collect();
@@ -69,7 +69,7 @@ impl Stage for Payment {
 
     async fn apply(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
         decisions: &Self::Prepared,
     ) -> Result<Outcome, Fault> {

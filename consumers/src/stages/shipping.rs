@@ -11,13 +11,13 @@ use futures::future::BoxFuture;
 use schemas::payments::PaymentCaptured;
 use schemas::shipments::{ShipmentArranged, ShipmentFailed, ShipmentFailure};
 use schemas::{Event, EventType, Topic};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::carrier::{self, Carrier, Shipment, ShipmentResult};
 use crate::config::StageConfig;
 use crate::outside::concurrently;
 use crate::stage::{Effect, Fault, Outcome, Received, Stage, first_of_each_order};
+use crate::store::session::Session;
 use crate::store::shipments::{self, NewShipment, State};
 
 /// The stage.
@@ -47,7 +47,7 @@ impl Stage for Shipping {
 
     async fn prepare(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
     ) -> Result<Self::Prepared, Fault> {
         let orders: Vec<Uuid> = events.iter().map(|received| received.order_id().0).collect();
@@ -68,7 +68,7 @@ impl Stage for Shipping {
 
     async fn apply(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
         decisions: &Self::Prepared,
     ) -> Result<Outcome, Fault> {

@@ -7,12 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use schemas::{Event, EventType, OrderId, Topic};
-use sqlx::PgConnection;
 use uuid::Uuid;
 use workflows::{Fact, FactKind};
 
 use crate::config::StageConfig;
 use crate::stage::{Fault, Message, Outcome, Outlet, Received, Stage};
+use crate::store::session::Session;
 use crate::store::supervision;
 use crate::supervision::options::Supervise;
 use crate::supervision::outlet::{TemporalOutlet, TracedFact, message};
@@ -52,13 +52,13 @@ impl Stage for Workflow {
         })
     }
 
-    async fn prepare(&self, _: &mut PgConnection, _: &[Received]) -> Result<(), Fault> {
+    async fn prepare(&self, _: &mut Session<'_>, _: &[Received]) -> Result<(), Fault> {
         Ok(())
     }
 
     async fn apply(
         &self,
-        db: &mut PgConnection,
+        db: &mut Session<'_>,
         events: &[Received],
         (): &(),
     ) -> Result<Outcome, Fault> {
@@ -78,7 +78,7 @@ impl Stage for Workflow {
 }
 
 /// The orders of this batch that have a workflow, those included that need one now.
-async fn supervised(db: &mut PgConnection, events: &[Received]) -> Result<HashSet<OrderId>, Fault> {
+async fn supervised(db: &mut Session<'_>, events: &[Received]) -> Result<HashSet<OrderId>, Fault> {
     let ids = |wanted: fn(&Event) -> bool| {
         let mut ids: Vec<Uuid> = events
             .iter()

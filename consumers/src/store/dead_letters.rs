@@ -3,8 +3,11 @@
 use std::collections::HashSet;
 
 use schemas::{EventId, OrderId};
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
+
+use super::operations::Operation;
+use super::session::Session;
 
 /// A record set aside, byte for byte.
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub(crate) const PARKED: &str = "parked";
 
 /// Sets a record aside. Returns its id.
 pub(crate) async fn insert(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     letter: &DeadLetter<'_>,
 ) -> Result<i64, sqlx::Error> {
@@ -54,14 +57,14 @@ pub(crate) async fn insert(
     .bind(letter.value)
     .bind(&letter.header_names)
     .bind(&letter.header_values)
-    .fetch_one(db)
+    .fetch_one(&mut *db.timed(Operation::DeadLettersInsert))
     .await?;
     row.try_get(0)
 }
 
 /// Makes the later events of an order wait behind `dead_letter_id`, unless they wait already.
 pub(crate) async fn park(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     order: OrderId,
     dead_letter_id: i64,
@@ -74,14 +77,14 @@ pub(crate) async fn park(
     .bind(stage)
     .bind(order.0)
     .bind(dead_letter_id)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::DeadLettersPark))
     .await?;
     Ok(())
 }
 
 /// Which of `orders` are parked at `stage`. Locks their rows, so that nobody un-parks them meanwhile.
 pub(crate) async fn parked_among(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     orders: &[Uuid],
 ) -> Result<HashSet<OrderId>, sqlx::Error> {
@@ -94,14 +97,14 @@ pub(crate) async fn parked_among(
     )
     .bind(stage)
     .bind(orders)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::DeadLettersParkedAmong))
     .await?;
     rows.into_iter().map(|row| Ok(OrderId(row.try_get(0)?))).collect()
 }
 
 /// Of `letters`, those that are being replayed at `stage` and were not applied yet.
 pub(crate) async fn replaying_among(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     letters: &[i64],
 ) -> Result<HashSet<i64>, sqlx::Error> {
@@ -114,21 +117,21 @@ pub(crate) async fn replaying_among(
     )
     .bind(stage)
     .bind(letters)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::DeadLettersReplayingAmong))
     .await?;
     rows.into_iter().map(|row| row.try_get(0)).collect()
 }
 
 /// Notes that `letters` are applied, and lets go of their orders once nothing of them waits any more.
 pub(crate) async fn replayed(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     letters: &[i64],
 ) -> Result<(), sqlx::Error> {
     sqlx::query("update dead_letters set state = 'replayed', updated_at = now() where stage = $1 and dead_letter_id = any($2)")
         .bind(stage)
         .bind(letters)
-        .execute(&mut *db)
+        .execute(&mut *db.timed(Operation::DeadLettersReplayed))
         .await?;
     sqlx::query(
         "delete from parked_orders
@@ -141,14 +144,14 @@ pub(crate) async fn replayed(
     )
     .bind(stage)
     .bind(letters)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::DeadLettersUnpark))
     .await?;
     Ok(())
 }
 
 /// A replayed record was rejected once more: it is open again.
 pub(crate) async fn reopened(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     letter: i64,
     code: &str,
@@ -163,19 +166,19 @@ pub(crate) async fn reopened(
     .bind(letter)
     .bind(code)
     .bind(detail)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::DeadLettersReopened))
     .await?;
     Ok(())
 }
 
 /// Dead letters and parked orders that wait for a person, as `(open dead letters, parked orders)`.
-pub(crate) async fn waiting(db: &mut PgConnection, stage: &str) -> Result<(i64, i64), sqlx::Error> {
+pub(crate) async fn waiting(db: &mut Session<'_>, stage: &str) -> Result<(i64, i64), sqlx::Error> {
     let row = sqlx::query(
         "select (select count(*) from dead_letters where stage = $1 and state in ('open', 'replaying')),
                 (select count(*) from parked_orders where stage = $1)",
     )
     .bind(stage)
-    .fetch_one(db)
+    .fetch_one(&mut *db.timed(Operation::DeadLettersWaiting))
     .await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }

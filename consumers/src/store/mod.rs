@@ -1,7 +1,10 @@
 //! Every SQL statement of the stages and the runner, one file per table.
 //!
-//! Functions take the connection they are given, start no transaction and decide nothing.
+//! Functions take the session they are given, start no transaction and decide nothing. Each statement says which
+//! operation it is, and is timed as that.
 
+pub(crate) mod operations;
+pub(crate) mod session;
 pub(crate) mod types;
 pub(crate) mod binary_copy;
 pub(crate) mod progress;

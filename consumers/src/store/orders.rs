@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use schemas::orders::{Item, OrderPlaced};
 use schemas::{EventId, OrderId, Timestamp};
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
 use super::binary_copy::Rows;
+use super::operations::Operation;
+use super::session::Session;
 use super::types::PgTime;
 
 /// An order's facts that one batch adds. Null means: says nothing about it.
@@ -57,7 +59,7 @@ impl Standing {
 
 /// Adds new orders by COPY. Fails with a unique violation when any of them is known already.
 pub(crate) async fn copy_new(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[&OrderPlaced],
 ) -> Result<u64, sqlx::Error> {
     let mut rows = Rows::with_capacity(orders.len() * 320);
@@ -74,12 +76,12 @@ pub(crate) async fn copy_new(
     let statement =
         "copy orders (order_id, customer_id, currency, total_cents, items, placed_at, updated_at)
                      from stdin (format binary)";
-    rows.copy_into(db, statement).await
+    rows.copy_into(&mut db.timed(Operation::OrdersCopyNew), statement).await
 }
 
 /// Adds orders or fills in the details of orders of which only later facts are known. The first details stay.
 pub(crate) async fn merge_placed(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[&OrderPlaced],
 ) -> Result<Vec<Standing>, sqlx::Error> {
     let ids: Vec<Uuid> = orders.iter().map(|order| order.order_id.0).collect();
@@ -108,14 +110,14 @@ pub(crate) async fn merge_placed(
     .bind(totals)
     .bind(items)
     .bind(times)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::OrdersMergePlaced))
     .await?;
     rows.into_iter().map(standing).collect()
 }
 
 /// Joins facts into orders. `facts` is sorted by order id, so that two batches never wait in a circle.
 pub(crate) async fn merge_facts(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     facts: &BTreeMap<OrderId, Facts>,
 ) -> Result<Vec<Standing>, sqlx::Error> {
     fn times(
@@ -161,14 +163,14 @@ pub(crate) async fn merge_facts(
     .bind(times(facts, |fact| fact.cancel_requested_at))
     .bind(release_reasons)
     .bind(reasons)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::OrdersMergeFacts))
     .await?;
     rows.into_iter().map(standing).collect()
 }
 
 /// How `orders` stand now, with their rows locked until the transaction ends. Unknown orders are absent.
 pub(crate) async fn lock(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[Uuid],
 ) -> Result<HashMap<OrderId, Standing>, sqlx::Error> {
     let rows = sqlx::query(
@@ -177,14 +179,14 @@ pub(crate) async fn lock(
           order by order_id for no key update",
     )
     .bind(orders)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::OrdersLock))
     .await?;
     rows.into_iter().map(|row| standing(row).map(|order| (order.order_id, order))).collect()
 }
 
 /// Adds lines to the timeline by COPY. Fails with a unique violation when any of them is there already.
 pub(crate) async fn copy_timeline(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     lines: &[TimelineRow<'_>],
 ) -> Result<u64, sqlx::Error> {
     // A reason is rare enough that rows with one take the other way.
@@ -197,12 +199,12 @@ pub(crate) async fn copy_timeline(
             .time(PgTime(line.occurred_at));
     }
     let statement = "copy order_events (order_id, event_id, event_type, occurred_at) from stdin (format binary)";
-    rows.copy_into(db, statement).await
+    rows.copy_into(&mut db.timed(Operation::OrdersCopyTimeline), statement).await
 }
 
 /// Adds lines to the timeline; returns how many were new.
 pub(crate) async fn insert_timeline(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     lines: &[TimelineRow<'_>],
 ) -> Result<u64, sqlx::Error> {
     let ids: Vec<Uuid> = lines.iter().map(|line| line.order_id.0).collect();
@@ -220,14 +222,14 @@ pub(crate) async fn insert_timeline(
     .bind(types)
     .bind(times)
     .bind(reasons)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::OrdersInsertTimeline))
     .await?;
     Ok(done.rows_affected())
 }
 
 /// Keeps the count of orders per status in step with what this transaction did.
 pub(crate) async fn add_status_counts(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     topic: &str,
     partition: i32,
     changes: &BTreeMap<String, i64>,
@@ -250,7 +252,7 @@ pub(crate) async fn add_status_counts(
     .bind(partition)
     .bind(statuses)
     .bind(counts)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::OrdersAddStatusCounts))
     .await?;
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! `outbox`: effects that are decided and not yet known to be out, one row per batch.
 
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 
+use super::operations::Operation;
 use super::progress::Claim;
+use super::session::Session;
 
 /// Names an outbox row: the batch of this partition that the owner of `epoch` ended before `next_offset`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +23,7 @@ pub(crate) struct Pending {
 }
 
 pub(crate) async fn insert(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     key: &Key,
     effects: &[u8],
@@ -38,14 +40,14 @@ pub(crate) async fn insert(
     .bind(key.next_offset)
     .bind(effects)
     .bind(i32::try_from(count).unwrap_or(i32::MAX))
-    .execute(db)
+    .execute(&mut *db.timed(Operation::OutboxInsert))
     .await?;
     Ok(())
 }
 
 /// Rows of one partition, oldest batch first.
 pub(crate) async fn pending(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     claim: &Claim,
 ) -> Result<Vec<Pending>, sqlx::Error> {
@@ -58,7 +60,7 @@ pub(crate) async fn pending(
     .bind(stage)
     .bind(&claim.topic)
     .bind(claim.partition)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::OutboxPending))
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -75,7 +77,7 @@ pub(crate) async fn pending(
 
 /// Forgets batches whose every effect was acknowledged. Safe from anyone at any time.
 pub(crate) async fn delete(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     keys: &[Key],
 ) -> Result<(), sqlx::Error> {
@@ -94,7 +96,7 @@ pub(crate) async fn delete(
     .bind(partitions)
     .bind(epochs)
     .bind(offsets)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::OutboxDelete))
     .await?;
     Ok(())
 }

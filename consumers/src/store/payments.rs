@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 
 use schemas::OrderId;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
+
+use super::operations::Operation;
+use super::session::Session;
 
 /// A decision as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,14 +62,14 @@ impl State {
 
 /// The decisions on `orders` so far.
 pub(crate) async fn read(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[Uuid],
 ) -> Result<HashMap<OrderId, Payment>, sqlx::Error> {
     let rows = sqlx::query(
         "select order_id, state, payment_id, amount_cents, currency from payments where order_id = any($1)",
     )
     .bind(orders)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::PaymentsRead))
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -83,7 +86,7 @@ pub(crate) async fn read(
 
 /// Writes decisions on orders that had none. Fewer rows than asked for: somebody else was first.
 pub(crate) async fn insert(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     payments: &[NewPayment<'_>],
 ) -> Result<usize, sqlx::Error> {
     let ids: Vec<Uuid> = payments.iter().map(|p| p.order_id.0).collect();
@@ -103,20 +106,20 @@ pub(crate) async fn insert(
     .bind(amounts)
     .bind(currencies)
     .bind(reasons)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::PaymentsInsert))
     .await?;
     Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
 }
 
 /// Marks captured payments as refunded. Fewer rows than asked for: somebody else was first.
-pub(crate) async fn refund(db: &mut PgConnection, orders: &[Uuid]) -> Result<usize, sqlx::Error> {
+pub(crate) async fn refund(db: &mut Session<'_>, orders: &[Uuid]) -> Result<usize, sqlx::Error> {
     let done = sqlx::query(
         "update payments
             set state = 'refunded', updated_at = now()
           where order_id = any($1) and state = 'captured'",
     )
     .bind(orders)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::PaymentsRefund))
     .await?;
     Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
 }

@@ -1,6 +1,9 @@
 //! `stage_progress`: how far each stage is, and who may move it.
 
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
+
+use super::operations::Operation;
+use super::session::Session;
 
 /// A partition as its new owner found it.
 #[derive(Clone, Debug)]
@@ -22,7 +25,7 @@ pub(crate) struct Unclaimed {
 /// Makes the caller the only one who can move these partitions: whoever held an older epoch is fenced from now on.
 /// Waits for a transaction of the former owner that is still open.
 pub(crate) async fn claim(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     owner: &str,
     partitions: &[Unclaimed],
@@ -44,7 +47,7 @@ pub(crate) async fn claim(
     .bind(topics)
     .bind(numbers)
     .bind(starts)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::ProgressClaim))
     .await?;
     rows.into_iter()
         .map(|row| {
@@ -68,7 +71,7 @@ pub(crate) struct Passed {
 /// Moves a partition from `claim.next_offset` to `next_offset` for the owner of `claim.epoch`. `None`: fenced, someone
 /// else owns it or moved it, and the transaction must be rolled back. Locks the row until the transaction ends.
 pub(crate) async fn advance(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     claim: &Claim,
     next_offset: i64,
@@ -85,14 +88,14 @@ pub(crate) async fn advance(
     .bind(claim.epoch)
     .bind(next_offset)
     .bind(claim.next_offset)
-    .fetch_optional(db)
+    .fetch_optional(&mut *db.timed(Operation::ProgressAdvance))
     .await?;
     row.map(|row| Ok(Passed { any_parked: row.try_get(0)? })).transpose()
 }
 
 /// Where a partition stands, as `(next_offset, epoch)`.
 pub(crate) async fn read(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     stage: &str,
     claim: &Claim,
 ) -> Result<Option<(i64, i64)>, sqlx::Error> {
@@ -102,7 +105,7 @@ pub(crate) async fn read(
     .bind(stage)
     .bind(&claim.topic)
     .bind(claim.partition)
-    .fetch_optional(db)
+    .fetch_optional(&mut *db.timed(Operation::ProgressRead))
     .await?;
     row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
 }

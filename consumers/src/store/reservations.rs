@@ -3,8 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use schemas::OrderId;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
+
+use super::operations::Operation;
+use super::session::Session;
 
 /// An order that wants stock. Items are text because Postgres has no arrays of arrays of different lengths.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ pub(crate) struct Released {
 
 /// Writes each order as reserved and returns those that were new; for the others somebody decided before.
 pub(crate) async fn insert_reserved(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     wanted: &[Wanted<'_>],
 ) -> Result<HashSet<OrderId>, sqlx::Error> {
     let ids: Vec<Uuid> = wanted.iter().map(|order| order.order_id.0).collect();
@@ -44,14 +47,14 @@ pub(crate) async fn insert_reserved(
     .bind(digests)
     .bind(skus)
     .bind(quantities)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::ReservationsInsertReserved))
     .await?;
     rows.into_iter().map(|row| Ok(OrderId(row.try_get(0)?))).collect()
 }
 
 /// Turns orders just written as reserved into rejected ones.
 pub(crate) async fn reject(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[Uuid],
     reasons: &[&str],
 ) -> Result<(), sqlx::Error> {
@@ -63,26 +66,26 @@ pub(crate) async fn reject(
     )
     .bind(orders)
     .bind(reasons)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::ReservationsReject))
     .await?;
     Ok(())
 }
 
 /// What was ordered under ids that are decided already. `None`: released before the order was seen.
 pub(crate) async fn digests(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[Uuid],
 ) -> Result<HashMap<OrderId, Option<Vec<u8>>>, sqlx::Error> {
     let rows = sqlx::query("select order_id, digest from reservations where order_id = any($1)")
         .bind(orders)
-        .fetch_all(db)
+        .fetch_all(&mut *db.timed(Operation::ReservationsDigests))
         .await?;
     rows.into_iter().map(|row| Ok((OrderId(row.try_get(0)?), row.try_get(1)?))).collect()
 }
 
 /// Gives up orders, once each: returns those that held stock until now, and those never seen, which will get none.
 pub(crate) async fn release(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[Uuid],
     reasons: &[&str],
 ) -> Result<Vec<Released>, sqlx::Error> {
@@ -97,7 +100,7 @@ pub(crate) async fn release(
     )
     .bind(orders)
     .bind(reasons)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::ReservationsRelease))
     .await?;
     rows.into_iter()
         .map(|row| {

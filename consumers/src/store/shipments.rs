@@ -3,8 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use schemas::OrderId;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
+
+use super::operations::Operation;
+use super::session::Session;
 
 /// How an order's shipping ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +48,12 @@ impl State {
 
 /// The decisions on `orders` so far.
 pub(crate) async fn read(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[Uuid],
 ) -> Result<HashMap<OrderId, State>, sqlx::Error> {
     let rows = sqlx::query("select order_id, state from shipments where order_id = any($1)")
         .bind(orders)
-        .fetch_all(db)
+        .fetch_all(&mut *db.timed(Operation::ShipmentsRead))
         .await?;
     rows.into_iter()
         .map(|row| Ok((OrderId(row.try_get(0)?), State::parse(row.try_get(1)?)?)))
@@ -59,7 +62,7 @@ pub(crate) async fn read(
 
 /// Writes decisions and returns the orders for which they were the first.
 pub(crate) async fn insert(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     shipments: &[NewShipment<'_>],
 ) -> Result<HashSet<OrderId>, sqlx::Error> {
     let ids: Vec<Uuid> = shipments.iter().map(|s| s.order_id.0).collect();
@@ -76,7 +79,7 @@ pub(crate) async fn insert(
     .bind(states)
     .bind(carriers)
     .bind(tracking)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::ShipmentsInsert))
     .await?;
     rows.into_iter().map(|row| Ok(OrderId(row.try_get(0)?))).collect()
 }

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{PgConnection, Row};
 
+use super::operations::Operation;
+use super::session::Session;
+
 /// What is free of each of `skus`, with their rows locked until the transaction ends. Unknown SKUs are absent. Locked
 /// in the order of the names, so that two batches never wait for each other in a circle.
 pub(crate) async fn lock_available(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     skus: &[&str],
 ) -> Result<HashMap<String, i64>, sqlx::Error> {
     let rows = sqlx::query(
@@ -18,14 +21,14 @@ pub(crate) async fn lock_available(
             for no key update",
     )
     .bind(skus)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::StockLockAvailable))
     .await?;
     rows.into_iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 /// Adds to what is promised of each SKU; negative numbers free it. The rows must be locked.
 pub(crate) async fn add_reserved(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     changes: &BTreeMap<String, i64>,
 ) -> Result<(), sqlx::Error> {
     let skus: Vec<&str> = changes.keys().map(String::as_str).collect();
@@ -38,12 +41,12 @@ pub(crate) async fn add_reserved(
     )
     .bind(skus)
     .bind(quantities)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::StockAddReserved))
     .await?;
     Ok(())
 }
 
-/// Puts SKUs on the shelf, or sets how many there are of them.
+/// Puts SKUs on the shelf, or sets how many there are of them. A tool's: nobody reads metrics of it.
 pub(crate) async fn set_on_hand(
     db: &mut PgConnection,
     skus: &[String],

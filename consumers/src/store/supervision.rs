@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 
 use schemas::{OrderId, Timestamp};
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
+use super::operations::Operation;
+use super::session::Session;
 use super::types::PgTime;
 
 /// What the stages decided on an order: their rows, which are there before any event tells of them.
@@ -29,31 +31,31 @@ pub(crate) struct Overdue {
 }
 
 /// Notes that `orders` have a workflow, or are about to.
-pub(crate) async fn add(db: &mut PgConnection, orders: &[Uuid]) -> Result<(), sqlx::Error> {
+pub(crate) async fn add(db: &mut Session<'_>, orders: &[Uuid]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into supervised_orders (order_id) select unnest($1::uuid[])
          on conflict on constraint supervised_orders_pkey do nothing",
     )
     .bind(orders)
-    .execute(db)
+    .execute(&mut *db.timed(Operation::SupervisionAdd))
     .await?;
     Ok(())
 }
 
 /// Those of `orders` that have one.
 pub(crate) async fn among(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     orders: &[Uuid],
 ) -> Result<HashSet<OrderId>, sqlx::Error> {
     let rows = sqlx::query("select order_id from supervised_orders where order_id = any($1)")
         .bind(orders)
-        .fetch_all(db)
+        .fetch_all(&mut *db.timed(Operation::SupervisionAmong))
         .await?;
     rows.into_iter().map(|row| Ok(OrderId(row.try_get(0)?))).collect()
 }
 
 /// What was decided on `order`.
-pub(crate) async fn decided(db: &mut PgConnection, order: OrderId) -> Result<Decided, sqlx::Error> {
+pub(crate) async fn decided(db: &mut Session<'_>, order: OrderId) -> Result<Decided, sqlx::Error> {
     let row = sqlx::query(
         "select o.placed_at is not null, o.cancel_requested_at is not null, r.state, r.reason, p.state, s.state
            from (select $1::uuid as order_id) as asked
@@ -63,7 +65,7 @@ pub(crate) async fn decided(db: &mut PgConnection, order: OrderId) -> Result<Dec
            left join shipments    s using (order_id)",
     )
     .bind(order.0)
-    .fetch_one(db)
+    .fetch_one(&mut *db.timed(Operation::SupervisionDecided))
     .await?;
     let reservation: Option<String> = row.try_get(2)?;
     let reason: Option<String> = row.try_get(3)?;
@@ -77,28 +79,29 @@ pub(crate) async fn decided(db: &mut PgConnection, order: OrderId) -> Result<Dec
 }
 
 /// Until when orders were looked through.
-pub(crate) async fn swept_until(db: &mut PgConnection) -> Result<Option<Timestamp>, sqlx::Error> {
-    let swept: Option<PgTime> =
-        sqlx::query_scalar("select swept_until from supervision_sweeps").fetch_optional(db).await?;
+pub(crate) async fn swept_until(db: &mut Session<'_>) -> Result<Option<Timestamp>, sqlx::Error> {
+    let swept: Option<PgTime> = sqlx::query_scalar("select swept_until from supervision_sweeps")
+        .fetch_optional(&mut *db.timed(Operation::SupervisionSweptUntil))
+        .await?;
     Ok(swept.map(|time| time.0))
 }
 
 /// Moves it on; it never goes back.
-pub(crate) async fn sweep_to(db: &mut PgConnection, until: Timestamp) -> Result<(), sqlx::Error> {
+pub(crate) async fn sweep_to(db: &mut Session<'_>, until: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into supervision_sweeps (swept_until) values ($1)
          on conflict on constraint supervision_sweeps_pkey do update
             set swept_until = greatest(supervision_sweeps.swept_until, excluded.swept_until)",
     )
     .bind(PgTime(until))
-    .execute(db)
+    .execute(&mut *db.timed(Operation::SupervisionSweepTo))
     .await?;
     Ok(())
 }
 
 /// Orders placed in `[from, until)` that are not final and have no workflow yet, oldest first, at most `limit`.
 pub(crate) async fn overdue(
-    db: &mut PgConnection,
+    db: &mut Session<'_>,
     from: Timestamp,
     until: Timestamp,
     limit: i64,
@@ -112,7 +115,7 @@ pub(crate) async fn overdue(
     .bind(PgTime(from))
     .bind(PgTime(until))
     .bind(limit)
-    .fetch_all(db)
+    .fetch_all(&mut *db.timed(Operation::SupervisionOverdue))
     .await?;
     rows.into_iter()
         .map(|row| {

@@ -13,6 +13,8 @@ use sqlx::PgPool;
 use telemetry::Shutdown;
 use workflows::{Fact, FactKind, Supervisor};
 
+use crate::store::operations::OperationTimes;
+use crate::store::session::Session;
 use crate::store::supervision::{self, Overdue};
 
 /// Orders looked up at a time.
@@ -27,6 +29,7 @@ pub(super) struct Sweep {
     pub(super) database: PgPool,
     pub(super) supervisor: Supervisor,
     pub(super) metrics: SweepMetrics,
+    pub(super) operations: OperationTimes,
 }
 
 /// What sweeps found.
@@ -70,6 +73,7 @@ impl Sweep {
         let until = before(Timestamp::now(), self.grace)?;
         let swept = {
             let mut db = self.database.acquire().await.context("connecting to Postgres")?;
+            let mut db = Session::new(&mut db, &self.operations);
             supervision::swept_until(&mut db).await.context("reading supervision_sweeps")?
         };
         let mut from = match swept {
@@ -83,11 +87,13 @@ impl Sweep {
             from = last.placed_at;
         }
         let mut db = self.database.acquire().await.context("connecting to Postgres")?;
+        let mut db = Session::new(&mut db, &self.operations);
         supervision::sweep_to(&mut db, until).await.context("writing supervision_sweeps")
     }
 
     async fn page(&self, from: Timestamp, until: Timestamp) -> anyhow::Result<Vec<Overdue>> {
         let mut db = self.database.acquire().await.context("connecting to Postgres")?;
+        let mut db = Session::new(&mut db, &self.operations);
         let found = supervision::overdue(&mut db, from, until, PAGE)
             .await
             .context("looking for overdue orders")?;

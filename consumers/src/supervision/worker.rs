@@ -18,6 +18,7 @@ use workflows::{ActivityMetrics, Settings};
 use super::options::{SignalArgs, Supervise, SweepArgs};
 use super::sweep::{Sweep, SweepMetrics};
 use super::world::{self, Pipeline};
+use crate::store::operations::OperationTimes;
 
 /// Connections for reading what stages decided, and for the sweep: activities wait for each other, not for Postgres.
 const CONNECTIONS: u32 = 4;
@@ -53,6 +54,7 @@ pub async fn run(
     let mut metrics = Metrics::new("order-worker", env!("CARGO_PKG_VERSION"));
     let activities = ActivityMetrics::register(metrics.registry());
     let sweeps = SweepMetrics::register(metrics.registry());
+    let operations = OperationTimes::of_supervision(metrics.registry());
     let readiness = Readiness::default();
     readiness.set(CHECK, Err("connecting".to_owned()));
     let publishing = PublisherSettings {
@@ -74,12 +76,18 @@ pub async fn run(
                 database: pool.clone(),
                 supervisor: args.signals.supervisor()?,
                 metrics: sweeps,
+                operations: operations.clone(),
             };
             anyhow::Ok(tokio::spawn(sweep.run(shutdown.clone())))
         })
         .transpose()?;
-    let pipeline =
-        Pipeline { publisher, prefix: kafka.topic_prefix, reads: pool, tracer: tracer.clone() };
+    let pipeline = Pipeline {
+        publisher,
+        prefix: kafka.topic_prefix,
+        reads: pool,
+        operations,
+        tracer: tracer.clone(),
+    };
     let settings = Settings::load()?;
     if reachable(&settings, &readiness, &shutdown).await {
         let task_queue = args.signals.supervision.task_queue.clone();

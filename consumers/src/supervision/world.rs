@@ -12,6 +12,8 @@ use telemetry::traces::Parent;
 use telemetry::{TraceContext, Tracer};
 use workflows::{Fact, FactKind, SagaEvent, World};
 
+use crate::store::operations::OperationTimes;
+use crate::store::session::Session;
 use crate::store::supervision::{Decided, decided};
 
 /// `ce_source` of everything that supervision asks for.
@@ -22,6 +24,7 @@ pub(super) struct Pipeline {
     pub(super) publisher: Publisher,
     pub(super) prefix: TopicPrefix,
     pub(super) reads: PgPool,
+    pub(super) operations: OperationTimes,
     pub(super) tracer: Tracer,
 }
 
@@ -37,6 +40,7 @@ impl World for Pipeline {
     fn look(&self, order: OrderId) -> BoxFuture<'_, anyhow::Result<Vec<Fact>>> {
         async move {
             let mut db = self.reads.acquire().await.context("connecting to Postgres")?;
+            let mut db = Session::new(&mut db, &self.operations);
             let decided = decided(&mut db, order).await.context("reading what was decided")?;
             Ok(facts(order, &decided))
         }

@@ -142,6 +142,7 @@ async fn what_prometheus_answers_after_a_run_is_what_happened() {
     let accepted = r#"http_requests_total{method="POST",endpoint="/orders",status="202"}"#;
     watchers.expect_number(&grown(accepted), ORDERS as f64).await;
     expect_stages(&watchers, &truth).await;
+    expect_operations(&watchers).await;
     expect_business(&watchers, &truth).await;
     expect_nothing_behind(&watchers, &pipeline.prefix().to_string()).await;
     let completed = "sum(temporal_workflow_completed_total)";
@@ -215,6 +216,30 @@ async fn expect_stages(watchers: &Watchers, truth: &Truth) {
     ] {
         watchers.expect(told, "stage", &truth.letters).await;
     }
+}
+
+/// Statements are timed one by one: each batch has one commit, and nothing that every run does is missing.
+async fn expect_operations(watchers: &Watchers) {
+    const EVERY_RUN: [&str; 12] = [
+        "transaction.begin",
+        "progress.claim",
+        "progress.advance",
+        "outbox.insert",
+        "outbox.delete",
+        "dead_letters.insert",
+        "reservations.insert_reserved",
+        "stock.add_reserved",
+        "payments.insert",
+        "shipments.insert",
+        "orders.merge_facts",
+        "orders.insert_timeline",
+    ];
+    let count = "db_operation_duration_seconds_count";
+    let commits = format!(r#"sum({count}{{operation="transaction.commit"}})"#);
+    watchers.expect_number(&format!("{commits} - sum(stage_batch_events_count)"), 0.0).await;
+    let seen = format!(r#"{count}{{operation=~"{}"}}"#, EVERY_RUN.join("|"));
+    let kinds = EVERY_RUN.len() as f64;
+    watchers.expect_number(&format!("count(sum by (operation) ({seen}) > 0)"), kinds).await;
 }
 
 /// Money, stock and orders are what topics and tables say.

@@ -36,7 +36,7 @@ pub(in crate::alerts) const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a table is locked for two seconds, again and again",
-        proves: &[alert("SlowDatabaseOperations", &[])],
+        proves: &[alert("SlowDatabaseOperations", &[("operation", "shipments.insert")])],
         follows: &[
             ("ConsumerLagHigh", "batches wait for the lock"),
             ("ConsumerLagGrowing", "batches wait for the lock"),

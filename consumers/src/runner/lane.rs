@@ -1,8 +1,5 @@
-//! A lane: one connection, one batch at a time. Takes a batch through its transaction and its effects to the topic.
-//!
-//! Effects of a batch leave after its commit and before the effects of the next batch of the same partition; while
-//! they are on their way the next batch is already being written. A batch that cannot be written is tried again until
-//! it can, or until its partition is taken away: nothing is skipped, and lag shows it.
+//! A lane: one connection, one batch at a time. Takes a batch through its transaction (`writing`) and its effects to the
+//! topic (`telling`), and notes what became of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,26 +9,28 @@ use schemas::TopicPrefix;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use telemetry::TraceContext;
-use telemetry::crash_point::crash_point;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Signals;
 use super::backoff::Backoff;
 use super::batch::Batch;
-use super::effects::{self, Outgoing};
-use super::intake::{Intake, sentence};
+use super::intake::sentence;
 use super::metrics::StageMetrics;
 use super::progress::Partition;
-use super::queue::{Assignment, Limits, Queue, Work};
+use super::queue::{Limits, Queue, Work};
 use super::tell::Teller;
-use super::traces::{Sending, StageTraces, trace_of};
-use super::transaction::{self, Attempt, Committed, Failure};
+use super::traces::{StageTraces, trace_of};
+use super::transaction::{self, Committed};
 use super::window::RejectWindow;
 use crate::config::RunnerConfig;
-use crate::stage::{Fault, Rejection, Stage};
+use crate::stage::Stage;
 use crate::store::session::Session;
-use crate::store::{dead_letters, outbox, progress};
+use crate::store::{dead_letters, outbox};
+
+mod telling;
+mod writing;
+
+use telling::Emission;
 
 /// How long a lane waits for work before it tidies up behind acknowledged effects.
 const IDLE: Duration = Duration::from_millis(200);
@@ -64,12 +63,6 @@ pub(crate) struct Lane<S> {
     /// Outbox rows whose effects are all acknowledged.
     acknowledged: Vec<outbox::Key>,
     waiting_counted: Option<Instant>,
-}
-
-struct Emission {
-    partition: Arc<Partition>,
-    /// `true` when everything is acknowledged; `false` when the partition was taken away first.
-    task: JoinHandle<bool>,
 }
 
 /// Why a batch was left unfinished.
@@ -135,43 +128,6 @@ impl<S: Stage> Lane<S> {
         self.tidy().await;
     }
 
-    /// Takes over partitions: what their former owner decided and did not tell is told first.
-    async fn take_over(&mut self, assignment: Assignment) -> Result<(), Stop> {
-        self.abandon_emissions();
-        self.revoked = assignment.revoked;
-        for partition in &assignment.partitions {
-            let claim = partition.claim();
-            let mut backoff = self.backoff();
-            let pending = loop {
-                let read = match self.session().await {
-                    Ok(mut db) => outbox::pending(&mut db, S::NAME, &claim).await,
-                    Err(error) => Err(error),
-                };
-                match read {
-                    Ok(pending) => break pending,
-                    Err(error) => self.pause(&mut backoff, &error.into(), 0).await?,
-                }
-            };
-            for row in pending {
-                let outgoing = effects::decode(&row.effects).map_err(|error| {
-                    Stop::Fatal(format!(
-                        "an outbox row of {} cannot be read: {error:#}",
-                        claim.topic
-                    ))
-                })?;
-                tracing::info!(
-                    stage = S::NAME,
-                    topic = claim.topic,
-                    partition = claim.partition,
-                    effects = outgoing.len(),
-                    "telling effects that a former owner decided"
-                );
-                self.emit(partition, row.key, outgoing, None).await?;
-            }
-        }
-        Ok(())
-    }
-
     async fn process(&mut self, partition: &Arc<Partition>, batch: Batch) -> Result<(), Stop> {
         let Some(next_offset) = batch.next_offset() else { return Ok(()) };
         let (begun, began) = (Instant::now(), SystemTime::now());
@@ -194,308 +150,6 @@ impl<S: Stage> Lane<S> {
             next_offset,
         };
         self.emit(partition, key, committed.outgoing, sending).await
-    }
-
-    /// Tries until the batch is committed.
-    async fn write(
-        &mut self,
-        partition: &Arc<Partition>,
-        batch: &Batch,
-        next_offset: i64,
-    ) -> Result<Committed, Stop> {
-        let mut intake = Intake::of(partition, S::INPUTS, batch);
-        intake.followed = self.shared.traces.follow(batch, &mut intake.events);
-        let mut backoff = self.backoff();
-        let mut checked = 0;
-        loop {
-            // Before anything is committed: these rejections may be our own fault.
-            if intake.refused.len() > checked || checked == 0 {
-                checked = intake.refused.len().max(1);
-                if self.shared.window.is_too_much(batch.len(), intake.refused.len()) {
-                    return Err(Stop::Fatal(
-                        "more than half of the records read last would be rejected; nothing was set aside. \
-                         Look at the errors above, then start the stage again".to_owned(),
-                    ));
-                }
-            }
-            let failure = match self.attempt(partition, batch, &intake, next_offset).await {
-                Ok(mut committed) => {
-                    if committed.all_applied {
-                        committed.applied = intake.events;
-                    }
-                    return Ok(committed);
-                }
-                Err(failure) => failure,
-            };
-            // Whatever went wrong, the connection may be in the middle of something.
-            self.connection = None;
-            match failure {
-                Failure::Fenced => return Err(Stop::Fenced),
-                Failure::Revoked => return Err(Stop::Revoked),
-                Failure::Fault { fault: Fault::Rejected(rejections), seen } => {
-                    intake.refuse(&rejections, &seen)
-                }
-                Failure::Fault { fault: Fault::Transient(error), .. } => {
-                    self.pause(&mut backoff, &error, intake.events.len()).await?;
-                    match self.landed(partition, next_offset, &mut backoff).await? {
-                        Landed::No => {}
-                        Landed::Yes => {
-                            // The reply to the commit was lost, not the commit. What it decided is in the outbox.
-                            return self
-                                .recover(partition, next_offset, intake, &mut backoff)
-                                .await;
-                        }
-                    }
-                }
-                Failure::Fault { fault: Fault::Unattributed(error), seen } => {
-                    tracing::warn!(
-                        stage = S::NAME,
-                        topic = partition.source.topic,
-                        partition = partition.number(),
-                        error = sentence(error.as_ref()),
-                        "the database refuses some record of a batch; looking for it"
-                    );
-                    let culprit =
-                        self.find_culprit(partition, batch, &intake, &mut backoff).await?;
-                    let rejection = Rejection {
-                        event: culprit,
-                        code: "database_refused",
-                        detail: sentence(error.as_ref()),
-                    };
-                    let all: Vec<usize> = intake.events.iter().map(|event| event.record).collect();
-                    debug_assert!(!seen.is_empty());
-                    intake.refuse(&[rejection], &all);
-                }
-            }
-        }
-    }
-
-    async fn attempt(
-        &mut self,
-        partition: &Partition,
-        batch: &Batch,
-        intake: &Intake,
-        next_offset: i64,
-    ) -> Result<Committed, Failure> {
-        let acknowledged = std::mem::take(&mut self.acknowledged);
-        let shared = self.shared.clone();
-        let attempt = Attempt {
-            stage: &shared.stage,
-            prefix: &shared.prefix,
-            partition,
-            batch,
-            intake,
-            next_offset,
-            acknowledged: &acknowledged,
-        };
-        let timeout = shared.config.transaction_timeout();
-        let revoked = self.revoked.clone();
-        let result = match self.session().await {
-            Ok(mut db) => attempt.run(&mut db, timeout, &revoked).await,
-            Err(error) => Err(error.into()),
-        };
-        if result.is_err() {
-            self.acknowledged = acknowledged;
-        }
-        result
-    }
-
-    /// The first event that the database refuses: the last one of the shortest refused prefix.
-    async fn find_culprit(
-        &mut self,
-        partition: &Arc<Partition>,
-        batch: &Batch,
-        intake: &Intake,
-        backoff: &mut Backoff,
-    ) -> Result<usize, Stop> {
-        let shared = self.shared.clone();
-        let attempt = Attempt {
-            stage: &shared.stage,
-            prefix: &shared.prefix,
-            partition,
-            batch,
-            intake,
-            next_offset: 0,
-            acknowledged: &[],
-        };
-        let (mut good, mut bad) = (0, intake.events.len());
-        while bad - good > 1 {
-            let middle = good + (bad - good) / 2;
-            let probed = match self.session().await {
-                Ok(mut db) => attempt.probe(&mut db, middle).await,
-                Err(error) => Err(error.into()),
-            };
-            match probed {
-                Ok(true) => good = middle,
-                Ok(false) => bad = middle,
-                Err(failure) => {
-                    self.connection = None;
-                    let Failure::Fault { fault: Fault::Transient(error), .. } = failure else {
-                        break;
-                    };
-                    self.pause(backoff, &error, 0).await?;
-                }
-            }
-        }
-        Ok(bad.saturating_sub(1))
-    }
-
-    /// After an attempt whose end is unknown: did it commit?
-    async fn landed(
-        &mut self,
-        partition: &Partition,
-        next_offset: i64,
-        backoff: &mut Backoff,
-    ) -> Result<Landed, Stop> {
-        let claim = partition.claim();
-        loop {
-            let read = match self.session().await {
-                Ok(mut db) => progress::read(&mut db, S::NAME, &claim).await,
-                Err(error) => Err(error),
-            };
-            match read {
-                Ok(Some((at, epoch))) if epoch == claim.epoch && at == claim.next_offset => {
-                    return Ok(Landed::No);
-                }
-                Ok(Some((at, epoch))) if epoch == claim.epoch && at == next_offset => {
-                    return Ok(Landed::Yes);
-                }
-                Ok(_) => return Err(Stop::Fenced),
-                Err(error) => {
-                    self.connection = None;
-                    self.pause(backoff, &error.into(), 0).await?;
-                }
-            }
-        }
-    }
-
-    /// Picks up a batch that committed although nobody told us.
-    async fn recover(
-        &mut self,
-        partition: &Arc<Partition>,
-        next_offset: i64,
-        intake: Intake,
-        backoff: &mut Backoff,
-    ) -> Result<Committed, Stop> {
-        let claim = partition.claim();
-        loop {
-            let read = match self.session().await {
-                Ok(mut db) => outbox::pending(&mut db, S::NAME, &claim).await,
-                Err(error) => Err(error),
-            };
-            match read {
-                Ok(rows) => {
-                    let row = rows.into_iter().find(|row| {
-                        row.key.epoch == partition.epoch && row.key.next_offset == next_offset
-                    });
-                    let outgoing = row.map_or_else(
-                        || Ok(Outgoing::default()),
-                        |row| effects::decode(&row.effects),
-                    );
-                    let outgoing = outgoing.map_err(|error| {
-                        Stop::Fatal(format!("an outbox row cannot be read: {error:#}"))
-                    })?;
-                    return Ok(Committed {
-                        outgoing,
-                        applied: intake.events,
-                        refused: intake.refused,
-                        followed: intake.followed,
-                        ..Committed::default()
-                    });
-                }
-                Err(error) => {
-                    self.connection = None;
-                    self.pause(backoff, &error.into(), 0).await?;
-                }
-            }
-        }
-    }
-
-    /// Tells the effects of a batch, once those of the partition's batch before are acknowledged.
-    async fn emit(
-        &mut self,
-        partition: &Arc<Partition>,
-        key: outbox::Key,
-        outgoing: Outgoing,
-        sending: Option<Sending>,
-    ) -> Result<(), Stop> {
-        let pending = self.shared.metrics.pending();
-        let before = self.emissions.iter().find(|(_, emission)| &emission.partition == partition);
-        if let Some(before) = before.map(|(key, _)| key.clone()) {
-            self.finish_emission(&before).await;
-        }
-        if self.revoked.is_cancelled() {
-            return Err(Stop::Revoked);
-        }
-        let teller = self.shared.teller.clone();
-        let revoked = self.revoked.clone();
-        let backoff = self.backoff();
-        let task = tokio::spawn(async move {
-            let told = teller.tell(outgoing, &revoked, backoff).await;
-            drop(pending);
-            if told {
-                crash_point(S::NAME, "after_emission");
-                sending.into_iter().for_each(Sending::told);
-            }
-            told
-        });
-        self.emissions.insert(key, Emission { partition: partition.clone(), task });
-        Ok(())
-    }
-
-    async fn finish_emission(&mut self, key: &outbox::Key) {
-        let Some(emission) = self.emissions.remove(key) else { return };
-        match emission.task.await {
-            Ok(true) => self.acknowledged.push(key.clone()),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(stage = S::NAME, %error, "telling effects ended early; they stay in the outbox")
-            }
-        }
-    }
-
-    async fn finish_emissions(&mut self) {
-        let keys: Vec<outbox::Key> = self.emissions.keys().cloned().collect();
-        for key in keys {
-            self.finish_emission(&key).await;
-        }
-    }
-
-    /// The partitions went elsewhere: their outbox is the new owner's.
-    fn abandon_emissions(&mut self) {
-        self.emissions.clear();
-        self.acknowledged.clear();
-    }
-
-    /// Forgets outbox rows that are out, when no batch came along to do it.
-    async fn tidy(&mut self) {
-        let finished: Vec<outbox::Key> = self
-            .emissions
-            .iter()
-            .filter(|(_, emission)| emission.task.is_finished())
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in finished {
-            self.finish_emission(&key).await;
-        }
-        if self.acknowledged.is_empty() {
-            return;
-        }
-        let acknowledged = std::mem::take(&mut self.acknowledged);
-        let deleted = match self.session().await {
-            Ok(mut db) => outbox::delete(&mut db, S::NAME, &acknowledged).await,
-            Err(error) => Err(error),
-        };
-        match deleted {
-            Ok(()) => {
-                crash_point(S::NAME, "after_tidy");
-            }
-            Err(error) => {
-                tracing::debug!(stage = S::NAME, %error, "the outbox is tidied up later");
-                self.connection = None;
-                self.acknowledged = acknowledged;
-            }
-        }
     }
 
     /// Keeps the gauges of what waits for a person true, also for what happened before this process started.
@@ -571,11 +225,6 @@ impl<S: Stage> Lane<S> {
             );
         }
     }
-}
-
-enum Landed {
-    Yes,
-    No,
 }
 
 fn count(length: usize) -> i64 {

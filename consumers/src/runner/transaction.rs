@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use schemas::{OrderId, Timestamp, TopicPrefix};
 use sqlx::{Connection, PgConnection};
 use telemetry::crash_point::crash_point;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -49,6 +50,8 @@ pub(crate) enum Failure {
     Revoked,
     /// See [`Fault`]; `seen` are the records the stage was given, for the numbers in a rejection.
     Fault { fault: Fault, seen: Vec<usize> },
+    /// The commit was sent and its answer did not come. If it went through, `decided` is what was committed.
+    InDoubt { error: anyhow::Error, decided: Box<Committed> },
 }
 
 impl From<sqlx::Error> for Failure {
@@ -97,34 +100,32 @@ impl<S: Stage> Attempt<'_, S> {
         crash_point(S::NAME, "prepared");
         // Never cancelled by anything but this deadline, and then the connection goes with it: a `begin` or `commit`
         // dropped half-way would leave a transaction open under the next statement.
-        match tokio::time::timeout(timeout, self.transact(db, &prepared)).await {
-            Ok(result) => result.map(|committed| Committed {
-                times: Some(Times { began, prepared: prepared_at, committed: SystemTime::now() }),
-                ..committed
-            }),
-            Err(_) => Err(Failure::transient(anyhow::anyhow!(
-                "the transaction took longer than {timeout:?}"
-            ))),
-        }
+        let deadline = Instant::now() + timeout;
+        let late = || anyhow::anyhow!("the transaction took longer than {timeout:?}");
+        let decided = timeout_at(deadline, self.decide(db, &prepared)).await;
+        let decided = decided.unwrap_or_else(|_| Err(Failure::transient(late())))?;
+        crash_point(S::NAME, "before_commit");
+        let error = match timeout_at(deadline, commit(db, &decided)).await {
+            Ok(Ok(())) => {
+                crash_point(S::NAME, "after_commit");
+                let committed = SystemTime::now();
+                let times = Some(Times { began, prepared: prepared_at, committed });
+                return Ok(Committed { times, ..decided });
+            }
+            Ok(Err(error)) => anyhow::Error::from(error),
+            Err(_) => late(),
+        };
+        Err(Failure::InDoubt { error, decided: Box::new(decided) })
     }
 
-    async fn transact(
+    /// Everything up to the commit.
+    async fn decide(
         &self,
         db: &mut Session<'_>,
         prepared: &S::Prepared,
     ) -> Result<Committed, Failure> {
         db.begin().await?;
-        let committed = self.write(db, prepared).await?;
-        crash_point(S::NAME, "before_commit");
-        // Whoever is told of a batch relies on it, so it must be on disk first. A batch that nobody is told of may
-        // still be lost with the database's last moments: its progress goes with it, and it is read again.
-        if committed.outgoing.is_empty() {
-            db.commit_forgettable().await?;
-        } else {
-            db.commit().await?;
-        }
-        crash_point(S::NAME, "after_commit");
-        Ok(committed)
+        self.write(db, prepared).await
     }
 
     /// Whether the first `count` events can be applied; nothing is kept.
@@ -270,6 +271,12 @@ impl<S: Stage> Attempt<'_, S> {
     fn records(&self, events: &[Received]) -> Vec<usize> {
         events.iter().map(|event| event.record).collect()
     }
+}
+
+/// Whoever is told of a batch relies on it, so it must be on disk first. A batch that nobody is told of may still be lost
+/// with the database's last moments: its progress goes with it, and it is read again.
+async fn commit(db: &mut Session<'_>, decided: &Committed) -> Result<(), sqlx::Error> {
+    if decided.outgoing.is_empty() { db.commit_forgettable().await } else { db.commit().await }
 }
 
 /// Opens a connection for a lane.

@@ -8,6 +8,7 @@
 //! - `life`: what happens to orders when nothing goes wrong
 //! - `repeats`: facts told again
 //! - `crashes`: processes killed at every step
+//! - `lost_commits`: commits of which nobody hears
 //! - `offsets`: where reading begins
 //! - `poison`: records that can never be applied
 //! - `strange`: what clients other than ours may write
@@ -24,6 +25,7 @@ mod world;
 mod page;
 mod families;
 mod bounded;
+mod truth;
 mod scraped;
 mod lag;
 mod ledger;
@@ -31,6 +33,7 @@ mod events;
 mod life;
 mod repeats;
 mod crashes;
+mod lost_commits;
 mod offsets;
 mod poison;
 mod wire;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use consumers::stages::CATALOGUE;
 use load::eventually::eventually;
-use load::pipeline::{Tables, free_addresses};
+use load::pipeline::free_addresses;
 use load::process::Process;
 use load::records::{Record, Records};
 use reqwest::Url;
@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 
 use crate::events::placed;
 use crate::families::contract;
+use crate::truth::Truth;
 use crate::world::{SETUP, World, mixed_orders, ready, run};
 
 /// Some scrapes, which come every fifteen seconds.
@@ -152,57 +153,6 @@ async fn what_prometheus_answers_after_a_run_is_what_happened() {
     expect_others(&watchers).await;
 }
 
-/// What happened, from topics and tables.
-struct Truth {
-    /// Records in all topics that the auditor reads.
-    records: usize,
-    /// By type of event.
-    events: BTreeMap<String, f64>,
-    /// By stage: records that it acts on.
-    read: BTreeMap<String, f64>,
-    /// By stage.
-    letters: BTreeMap<String, f64>,
-    /// Orders by status.
-    statuses: BTreeMap<String, f64>,
-}
-
-impl Truth {
-    async fn of(records: &Records<'_>, mut tables: Tables) -> Self {
-        let letters = "select stage, count(*)::text from dead_letters group by 1";
-        let letters = by(&mut tables, letters).await;
-        let statuses = "select status, count(*)::text from orders group by 1";
-        let statuses = by(&mut tables, statuses).await;
-        let mut truth =
-            Self { records: 0, events: BTreeMap::new(), read: letters.clone(), letters, statuses };
-        for topic in Topic::ALL {
-            if topic == Topic::DeadLetters {
-                continue; // copies, of which the auditor reads the table's originals
-            }
-            for record in records.read(topic).await.unwrap() {
-                truth.records += 1;
-                if record.value.is_some() {
-                    truth.count(std::str::from_utf8(record.header("ce_type").unwrap()).unwrap());
-                }
-            }
-        }
-        truth
-    }
-
-    fn count(&mut self, event_type: &str) {
-        *self.events.entry(event_type.to_owned()).or_default() += 1.0;
-        let readers = CATALOGUE
-            .iter()
-            .filter(|stage| stage.inputs.iter().any(|input| input.as_str() == event_type));
-        for stage in readers {
-            *self.read.entry(stage.name.to_owned()).or_default() += 1.0;
-        }
-    }
-
-    fn events(&self, event_type: &str) -> f64 {
-        self.events.get(event_type).copied().unwrap_or(0.0)
-    }
-}
-
 /// Every record that a stage acts on was applied, was a repeat, or was set aside, and is counted once.
 async fn expect_stages(watchers: &Watchers, truth: &Truth) {
     let done = r#"sum by (stage) (stage_events_total{outcome!="retried"})"#;
@@ -311,13 +261,4 @@ async fn expect_others(watchers: &Watchers) {
         wrong.extend(looked.await.err().map(|error| format!("{error:#}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-async fn by(tables: &mut Tables, query: &str) -> BTreeMap<String, f64> {
-    let rows = tables.rows(query).await.unwrap();
-    let pair = |row: &Vec<Option<String>>| {
-        let [name, count] = &row[..] else { panic!("{row:?}") };
-        (name.clone().unwrap(), count.as_deref().unwrap().parse().unwrap())
-    };
-    rows.iter().map(pair).collect()
 }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use super::{Lane, Stop};
 use crate::runner::backoff::Backoff;
 use crate::runner::batch::Batch;
-use crate::runner::effects::{self, Outgoing};
 use crate::runner::intake::{Intake, sentence};
 use crate::runner::progress::Partition;
 use crate::runner::transaction::{Attempt, Committed, Failure};
 use crate::stage::{Fault, Rejection, Stage};
-use crate::store::{outbox, progress};
+use crate::store::progress;
 
 impl<S: Stage> Lane<S> {
     /// Tries until the batch is committed.
@@ -25,6 +24,8 @@ impl<S: Stage> Lane<S> {
         intake.followed = self.shared.traces.follow(batch, &mut intake.events);
         let mut backoff = self.backoff();
         let mut checked = 0;
+        // What an attempt decided whose commit was sent and not found.
+        let mut in_doubt: Option<Box<Committed>> = None;
         loop {
             // Before anything is committed: these rejections may be our own fault.
             if intake.refused.len() > checked || checked == 0 {
@@ -48,22 +49,36 @@ impl<S: Stage> Lane<S> {
             // Whatever went wrong, the connection may be in the middle of something.
             self.connection = None;
             match failure {
-                Failure::Fenced => return Err(Stop::Fenced),
                 Failure::Revoked => return Err(Stop::Revoked),
+                Failure::Fenced => {
+                    // A commit may come through after we looked for it: then it is what moved the partition.
+                    let Some(decided) = in_doubt.take() else { return Err(Stop::Fenced) };
+                    if self.landed(partition, next_offset, &mut backoff).await? {
+                        return Ok(*decided);
+                    }
+                }
+                Failure::InDoubt { error, mut decided } => {
+                    if decided.all_applied {
+                        decided.applied.clone_from(&intake.events);
+                    }
+                    if self.landed(partition, next_offset, &mut backoff).await? {
+                        tracing::warn!(
+                            stage = S::NAME,
+                            topic = partition.source.topic,
+                            partition = partition.number(),
+                            error = sentence(error.as_ref()),
+                            "the answer to a commit was lost, and the commit was not"
+                        );
+                        return Ok(*decided);
+                    }
+                    in_doubt = Some(decided);
+                    self.pause(&mut backoff, &error, intake.events.len()).await?;
+                }
                 Failure::Fault { fault: Fault::Rejected(rejections), seen } => {
                     intake.refuse(&rejections, &seen)
                 }
                 Failure::Fault { fault: Fault::Transient(error), .. } => {
                     self.pause(&mut backoff, &error, intake.events.len()).await?;
-                    match self.landed(partition, next_offset, &mut backoff).await? {
-                        Landed::No => {}
-                        Landed::Yes => {
-                            // The reply to the commit was lost, not the commit. What it decided is in the outbox.
-                            return self
-                                .recover(partition, next_offset, intake, &mut backoff)
-                                .await;
-                        }
-                    }
                 }
                 Failure::Fault { fault: Fault::Unattributed(error), seen } => {
                     tracing::warn!(
@@ -158,13 +173,13 @@ impl<S: Stage> Lane<S> {
         Ok(bad.saturating_sub(1))
     }
 
-    /// After an attempt whose end is unknown: did it commit?
+    /// Whether the partition was moved to the end of the batch, by us.
     async fn landed(
         &mut self,
         partition: &Partition,
         next_offset: i64,
         backoff: &mut Backoff,
-    ) -> Result<Landed, Stop> {
+    ) -> Result<bool, Stop> {
         let claim = partition.claim();
         loop {
             let read = match self.session().await {
@@ -173,10 +188,10 @@ impl<S: Stage> Lane<S> {
             };
             match read {
                 Ok(Some((at, epoch))) if epoch == claim.epoch && at == claim.next_offset => {
-                    return Ok(Landed::No);
+                    return Ok(false);
                 }
                 Ok(Some((at, epoch))) if epoch == claim.epoch && at == next_offset => {
-                    return Ok(Landed::Yes);
+                    return Ok(true);
                 }
                 Ok(_) => return Err(Stop::Fenced),
                 Err(error) => {
@@ -186,51 +201,4 @@ impl<S: Stage> Lane<S> {
             }
         }
     }
-
-    /// Picks up a batch that committed although nobody told us.
-    async fn recover(
-        &mut self,
-        partition: &Arc<Partition>,
-        next_offset: i64,
-        intake: Intake,
-        backoff: &mut Backoff,
-    ) -> Result<Committed, Stop> {
-        let claim = partition.claim();
-        loop {
-            let read = match self.session().await {
-                Ok(mut db) => outbox::pending(&mut db, S::NAME, &claim).await,
-                Err(error) => Err(error),
-            };
-            match read {
-                Ok(rows) => {
-                    let row = rows.into_iter().find(|row| {
-                        row.key.epoch == partition.epoch && row.key.next_offset == next_offset
-                    });
-                    let outgoing = row.map_or_else(
-                        || Ok(Outgoing::default()),
-                        |row| effects::decode(&row.effects),
-                    );
-                    let outgoing = outgoing.map_err(|error| {
-                        Stop::Fatal(format!("an outbox row cannot be read: {error:#}"))
-                    })?;
-                    return Ok(Committed {
-                        outgoing,
-                        applied: intake.events,
-                        refused: intake.refused,
-                        followed: intake.followed,
-                        ..Committed::default()
-                    });
-                }
-                Err(error) => {
-                    self.connection = None;
-                    self.pause(backoff, &error.into(), 0).await?;
-                }
-            }
-        }
-    }
-}
-
-enum Landed {
-    Yes,
-    No,
 }

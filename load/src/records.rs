@@ -146,18 +146,26 @@ impl<'a> Records<'a> {
 
     /// Makes `topic` refuse batches of more than `bytes`, as whoever made it may have decided.
     pub async fn limit(&self, topic: Topic, bytes: u32) -> anyhow::Result<()> {
+        self.alter(topic, "max.message.bytes", &bytes.to_string()).await
+    }
+
+    /// Makes records of `topic` as old as their writers say, once the brokers have heard of it.
+    pub async fn believe_writers(&self, topic: Topic) -> anyhow::Result<()> {
+        self.alter(topic, "message.timestamp.type", "CreateTime").await
+    }
+
+    async fn alter(&self, topic: Topic, setting: &str, value: &str) -> anyhow::Result<()> {
         let name = self.pipeline.prefix().topic(topic);
-        let bytes = bytes.to_string();
         let admin: AdminClient<DefaultClientContext> =
             client(self.pipeline).create().context("create a Kafka admin client")?;
         let options = AdminOptions::new().operation_timeout(Some(BROKER_PATIENCE));
         let change = AlterConfig::new(ResourceSpecifier::Topic(&name));
         let results = admin
-            .alter_configs([&change.set("max.message.bytes", &bytes)], &options)
+            .alter_configs([&change.set(setting, value)], &options)
             .await
-            .with_context(|| format!("limit {name}"))?;
+            .with_context(|| format!("set {setting} of {name}"))?;
         for result in results {
-            result.map_err(|(_, error)| anyhow::anyhow!("limit {name}: {error}"))?;
+            result.map_err(|(_, error)| anyhow::anyhow!("set {setting} of {name}: {error}"))?;
         }
         Ok(())
     }

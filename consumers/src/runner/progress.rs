@@ -253,6 +253,24 @@ mod tests {
     }
 
     #[test]
+    fn after_an_hour_of_silence_nothing_is_behind_and_the_first_record_is_as_old_as_itself() {
+        let partition = partition(0, 1);
+        let clock = |second| partition.born + Duration::from_secs(second);
+        partition.waiting_since(ms(0));
+        partition.taken(Some(ms(0)), None);
+        partition.committed(1);
+
+        for (second, now) in (0..=3_600).zip(0..) {
+            partition.told_end(1, 1, clock(second));
+            assert_eq!(partition.lag_seconds(at(now), clock(second)), Some(0.0), "{second}");
+        }
+        partition.waiting_since(ms(3_600));
+        partition.told_end(2, 1, clock(3_600));
+
+        assert_eq!(partition.lag_seconds(at(3_602), clock(3_602)), Some(2.0));
+    }
+
+    #[test]
     fn an_end_that_nobody_confirms_any_more_is_not_known() {
         let partition = partition(7, 7);
         let later = partition.born + UNCONFIRMED_AFTER;

@@ -4,6 +4,7 @@
 //! |----------------------------------|----------------------------------------|----------------------------------------|
 //! | all is well, load, bursts        | the truth                              | the same, within a second              |
 //! | drained                          | 0 and 0 s, for as long as it lasts     | the same                               |
+//! | a record after an hour of that   | the age of this record                 | the same                               |
 //! | the stage is killed              | nothing                                | the truth; no members                  |
 //! | the stage is frozen              | nothing: it does not answer            | the truth; no members                  |
 //! | one partition is stuck           | the truth; no progress of that one     | the truth; stuck: that one             |
@@ -24,7 +25,7 @@ use load::process::Signal;
 use load::records::{Record, Records};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use schemas::{OrderId, Topic};
+use schemas::{OrderId, Timestamp, Topic};
 
 use super::watched::{PATIENCE, Told, Watched};
 use crate::events::placed;
@@ -52,6 +53,45 @@ async fn under_load_and_in_bursts_both_tell_the_same() {
 
     placed.unwrap();
     watched.agree_until(async |inside, outside| inside.is_drained() && outside.is_drained()).await;
+}
+
+/// The clock of the machine stays; records are as old as their writer says, and so the last one is an hour old.
+#[tokio::test]
+async fn after_an_hour_of_silence_nothing_is_behind_and_the_first_record_is_young() {
+    let watched = Watched::alone("silence").await;
+    let records = Records::of(&watched.world.pipeline).unwrap();
+    records.believe_writers(Topic::Orders).await.unwrap();
+    let an_hour_ago = Timestamp::now().as_micros() / 1000 - 3_600_000;
+    let written_at = |time: i64| Record { timestamp_ms: Some(time), ..placed(OrderId::fresh()) };
+    // The brokers hear of it in their own time.
+    eventually(PATIENCE, "the last record of each partition is an hour old", async || {
+        let old: Vec<Record> = (0..40).map(|_| written_at(an_hour_ago)).collect();
+        records.write(Topic::Orders, &old).await?;
+        let read = records.read(Topic::Orders).await?;
+        let last = |partition| read.iter().rfind(|record| record.partition == partition);
+        let times: Vec<Option<i64>> =
+            (0..4).map(|partition| last(partition).and_then(|last| last.timestamp_ms)).collect();
+        anyhow::ensure!(times.iter().all(|time| *time == Some(an_hour_ago)), "{times:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    watched.expect_drained().await;
+    let hold = watched.hold().await;
+    let now = Timestamp::now().as_micros() / 1000;
+    records.write(Topic::Orders, &[written_at(now)]).await.unwrap();
+
+    let longest = watched.agree_until(async |inside, outside| {
+        let waits = [inside, outside].map(Told::longest);
+        assert!(waits.iter().all(|seconds| *seconds < 60.0), "{inside:?} {outside:?}");
+        inside.sum() == 1.0 && outside.sum() == 1.0 && waits.iter().all(|seconds| *seconds > 2.0)
+    });
+    let longest = longest.await;
+    let age = (Timestamp::now().as_micros() / 1000 - now) as f64 / 1000.0;
+    assert!((longest - age).abs() < 2.0, "both tell {longest} s of a record that is {age} s old");
+    hold.release().await;
+    watched.expect_drained().await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! A handler turns a request into a call and the outcome into an answer, nothing else. Whatever goes wrong leaves as
 //! `application/problem+json` with a code of a closed set.
 
+mod asking;
 mod batch;
 mod body;
 mod cancel;
@@ -21,13 +22,14 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, post};
 use sqlx::PgPool;
-use telemetry::{Readiness, Shutdown, Tracer};
+use telemetry::{Readiness, Shutdown, TraceContext, Tracer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::document::document;
 pub use self::wait::parse_duration;
 
+use self::asking::Asking;
 use self::observe::Observer;
 use self::problem::Problem;
 use crate::intake::Intake;
@@ -110,8 +112,10 @@ impl Api {
         Self { intake, reads, limits, readiness, shutdown, writes, batches }
     }
 
-    fn reads(&self) -> Result<&Reads, Problem> {
-        self.reads.as_ref().ok_or(Problem::ProjectionUnavailable)
+    /// For the questions of `request`.
+    fn reads(&self, request: TraceContext) -> Result<Asking<'_>, Problem> {
+        let reads = self.reads.as_ref().ok_or(Problem::ProjectionUnavailable)?;
+        Ok(Asking { reads, tracer: self.intake.tracer(), request })
     }
 
     fn permit_write(&self) -> Result<SemaphorePermit<'_>, Problem> {

@@ -100,7 +100,7 @@ impl Intake {
 
     /// Takes `submissions` in together, for the request at `trace`. Outcomes are in their order.
     pub async fn place(&self, submissions: Vec<Submission>, trace: TraceContext) -> Vec<Outcome> {
-        let stands = self.stand(&submissions).await;
+        let stands = self.stand(&submissions, &trace).await;
         let mut outcomes = Vec::with_capacity(submissions.len());
         let mut writes = Vec::with_capacity(submissions.len());
         for (index, (stand, submission)) in stands.into_iter().zip(submissions).enumerate() {
@@ -149,7 +149,7 @@ impl Intake {
     }
 
     /// Decides for every submission whether it is written, under which id.
-    async fn stand(&self, submissions: &[Submission]) -> Vec<Stand> {
+    async fn stand(&self, submissions: &[Submission], trace: &TraceContext) -> Vec<Stand> {
         let claimed: Vec<_> = submissions
             .iter()
             .map(|submission| {
@@ -165,7 +165,7 @@ impl Intake {
             .map(|(order_id, ..)| *order_id)
             .collect();
         if !unverified.is_empty() {
-            self.verify(unverified, &claimed).await;
+            self.verify(unverified, &claimed, trace).await;
         }
         claimed
             .into_iter()
@@ -196,9 +196,10 @@ impl Intake {
         &self,
         orders: Vec<OrderId>,
         claimed: &[Option<(OrderId, Fingerprint, Arc<Claim>)>],
+        trace: &TraceContext,
     ) {
         let known = match &self.lookup {
-            Some(lookup) => lookup.known(orders).await,
+            Some(lookup) => lookup.known(orders, &self.tracer, trace).await,
             None => Vec::new(),
         };
         let mut replaced = HashSet::with_capacity(known.len());

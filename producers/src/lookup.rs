@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use schemas::OrderId;
 use sqlx::PgPool;
+use telemetry::{TraceContext, Tracer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::projection::{self, KnownOrder};
+use crate::spans::Select;
 
 /// How long a request waits for an answer. Far above a healthy look-up (1–3 ms), far below what a client notices.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -26,6 +28,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Asks. Clones share one task, which ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct Lookup {
+    pool: PgPool,
     questions: mpsc::Sender<Question>,
 }
 
@@ -39,19 +42,36 @@ impl Lookup {
     /// Starts the task that asks `pool`.
     pub fn start(pool: PgPool) -> Self {
         let (questions, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(run(pool, queue));
-        Self { questions }
+        tokio::spawn(run(pool.clone(), queue));
+        Self { pool, questions }
     }
 
-    /// Those of `orders` that the projection knows, as far as it said so in time.
-    pub async fn known(&self, orders: Vec<OrderId>) -> Vec<KnownOrder> {
+    /// Those of `orders` that the projection knows, as far as it said so in time; recorded as a part of `request`.
+    pub async fn known(
+        &self,
+        orders: Vec<OrderId>,
+        tracer: &Tracer,
+        request: &TraceContext,
+    ) -> Vec<KnownOrder> {
+        let select = Select::begin(tracer, request, &self.pool, "orders");
         let (answer, answered) = oneshot::channel();
         if self.questions.try_send(Question { orders, answer }).is_err() {
+            select.failed("overloaded");
             return Vec::new();
         }
         match timeout(PATIENCE, answered).await {
-            Ok(Ok(known)) => known,
-            Ok(Err(_)) | Err(_) => Vec::new(),
+            Ok(Ok(known)) => {
+                select.answered();
+                known
+            }
+            Ok(Err(_)) => {
+                select.failed("unavailable");
+                Vec::new()
+            }
+            Err(_) => {
+                select.failed("timeout");
+                Vec::new()
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Spans as OpenTelemetry's conventions want them for HTTP and messaging (semantic conventions 1.38): what a request was,
-//! and what became of an event on its way to a topic.
+//! Spans as OpenTelemetry's conventions want them for HTTP, messaging and databases (semantic conventions 1.38): what a
+//! request was, what it asked Postgres, and what became of an event on its way to a topic.
+
+mod select;
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -8,6 +10,8 @@ use axum::http::{Method, StatusCode};
 use schemas::{EventId, EventType, OrderId};
 use telemetry::traces::{KeyValue, Parent, Span, SpanKind};
 use telemetry::{TraceContext, Tracer};
+
+pub(crate) use self::select::Select;
 
 use crate::metrics::Endpoint;
 
@@ -119,5 +123,14 @@ pub fn messaging(operation: &'static str, topic: &str) -> Vec<KeyValue> {
         KeyValue::new("messaging.operation.type", operation),
         KeyValue::new("messaging.operation.name", operation),
         KeyValue::new("messaging.destination.name", topic.to_owned()),
+    ]
+}
+
+/// What is done in a database of Postgres.
+pub fn postgres(database: &str, operation: &'static str) -> Vec<KeyValue> {
+    vec![
+        KeyValue::new("db.system.name", "postgresql"),
+        KeyValue::new("db.namespace", database.to_owned()),
+        KeyValue::new("db.operation.name", operation),
     ]
 }

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use producers::spans::{self, FOLLOWED, messaging};
+use producers::spans::{self, FOLLOWED, messaging, postgres};
 use schemas::EventId;
 use telemetry::traces::{KeyValue, Parent, Span, SpanKind};
 use telemetry::{TraceContext, Tracer};
@@ -181,11 +181,7 @@ impl StageTraces {
         self.tracer.record(part("prepare".to_owned(), SpanKind::Internal, (began, prepared)));
         let name = format!("transaction {}", self.database);
         let mut transaction = part(name, SpanKind::Client, (prepared, committed));
-        transaction.attributes = vec![
-            KeyValue::new("db.system.name", "postgresql"),
-            KeyValue::new("db.namespace", self.database.clone()),
-            KeyValue::new("db.operation.name", "transaction"),
-        ];
+        transaction.attributes = postgres(&self.database, "transaction");
         self.tracer.record(transaction);
     }
 

@@ -10,7 +10,8 @@ use load::process::Process;
 use load::records::Records;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use producers::request::OrderRequest;
-use schemas::Topic;
+use schemas::{OrderId, Topic};
+use sqlx::{Connection, PgConnection};
 use stack::{Down, Stack, StackOptions};
 use tokio::task::spawn_blocking;
 
@@ -176,6 +177,81 @@ async fn a_batch_links_to_the_orders_in_it_and_each_goes_on_in_its_own_trace() {
 }
 
 #[tokio::test]
+async fn what_a_request_asks_the_database_is_a_part_of_it() {
+    let (collector, endpoint) = Collector::over_http().await;
+    let mut world = World::new("traced-reads", SETUP).await;
+    world.pipeline.set(&[(ENDPOINT, &endpoint), HASTY]);
+    let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
+    let order = OrderId::fresh();
+    let (one, events) = (format!("/orders/{order}"), format!("/orders/{order}/events"));
+    let wait = format!("{one}?wait=100ms");
+    // Each in a trace of its own; nobody placed the order, so its row is looked for twice where that may help.
+    let questions: [(&str, u16, &[&str]); 4] = [
+        ("/orders?limit=1", 200, &["SELECT orders"]),
+        (&one, 404, &["SELECT orders"]),
+        (&wait, 404, &["SELECT orders", "SELECT orders"]),
+        (&events, 404, &["SELECT order_events", "SELECT orders"]),
+    ];
+    for (number, (path, status, _)) in (1..).zip(questions) {
+        assert_eq!(get(&producer, path, number).await, status, "{path}");
+    }
+    let mut db = PgConnection::connect_with(world.pipeline.database()).await.unwrap();
+    let hide = "alter table orders rename to elsewhere";
+    sqlx::raw_sql(hide).execute(&mut db).await.unwrap();
+    assert_eq!(get(&producer, &one, 9).await, 503);
+    stop(producer.process).await;
+
+    let spans = collector.spans();
+    let asked = |number: u32| {
+        let trace = trace_of(number);
+        let request =
+            only(&spans, |span| span.trace == trace && span.kind == SpanKind::Server).clone();
+        let parts: Vec<Span> = spans.iter().filter(|s| s.parent == request.id).cloned().collect();
+        (request, parts)
+    };
+    for (number, (path, _, expected)) in (1..).zip(questions) {
+        let (request, parts) = asked(number);
+        let mut summaries: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+        summaries.sort_unstable();
+        assert_eq!(summaries, expected, "{path}");
+        for part in &parts {
+            expect_the_question(&request, part, &order.to_string());
+            assert!(!part.failed, "{part:?}");
+        }
+    }
+    let (request, parts) = asked(9);
+    let [refused] = &parts[..] else { panic!("{parts:#?}") };
+    expect_the_question(&request, refused, &order.to_string());
+    assert!(refused.failed && request.failed, "{refused:?} {request:?}");
+    // No such table, as Postgres says it.
+    for name in ["db.response.status_code", "error.type"] {
+        assert_eq!(refused.attribute(name), "42P01", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_looked_for_as_a_part_of_its_request() {
+    let (collector, endpoint) = Collector::over_http().await;
+    let mut world = World::new("traced-keys", SETUP).await;
+    world.pipeline.set(&[(ENDPOINT, &endpoint), HASTY]);
+    let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
+
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let order: OrderRequest = plain_orders(1, 60).next().unwrap();
+    let request = http.post(producer.client.url("/orders")).header("idempotency-key", "key-1");
+    let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+    let answer = request.json(&order).send().await.unwrap().error_for_status().unwrap();
+    let accepted: serde_json::Value = answer.json().await.unwrap();
+    stop(producer.process).await;
+
+    let spans = collector.spans();
+    let request = only(&spans, |span| span.trace == TRACE && span.kind == SpanKind::Server);
+    let question = only(&spans, |span| span.parent == request.id && span.kind == SpanKind::Client);
+    assert_eq!(question.name, "SELECT orders");
+    expect_the_question(request, question, accepted["order_id"].as_str().unwrap());
+}
+
+#[tokio::test]
 async fn a_collector_that_is_away_costs_its_spans_and_one_line() {
     // One refuses, and one takes what comes and never answers.
     let [nobody] = load::pipeline::free_addresses().unwrap();
@@ -309,7 +385,27 @@ fn expect_the_parts(spans: &[Span], batch: &Span) {
         only(spans, |span| span.parent == batch.id && span.name.starts_with("transaction "));
     assert_eq!(transaction.kind, SpanKind::Client);
     assert_eq!(transaction.attribute("db.system.name"), "postgresql");
+    assert_eq!(transaction.attribute("db.operation.name"), "transaction");
+    assert!(transaction.attribute("db.namespace").starts_with("pipeline_"), "{transaction:?}");
     assert!(transaction.nanoseconds > 0 && transaction.nanoseconds <= batch.nanoseconds);
+}
+
+/// What a request asked Postgres, without a word of whom.
+fn expect_the_question(request: &Span, question: &Span, order: &str) {
+    assert_eq!((question.kind, question.trace.as_str()), (SpanKind::Client, &*request.trace));
+    assert_eq!(question.parent, request.id);
+    assert!(question.nanoseconds > 0 && question.nanoseconds <= request.nanoseconds);
+    let table = question.name.strip_prefix("SELECT ").unwrap();
+    for (name, value) in [
+        ("db.system.name", "postgresql"),
+        ("db.operation.name", "SELECT"),
+        ("db.collection.name", table),
+        ("db.query.summary", &question.name),
+    ] {
+        assert_eq!(question.attribute(name), value, "{name}");
+    }
+    assert!(question.attribute("db.namespace").starts_with("pipeline_"), "{question:?}");
+    assert!(question.attributes.values().all(|value| !value.contains(order)), "{question:?}");
 }
 
 #[track_caller]
@@ -319,6 +415,18 @@ fn only(spans: &[Span], wanted: impl Fn(&Span) -> bool) -> &Span {
         panic!("{} such spans, not one: {found:#?}\n{spans:#?}", found.len())
     };
     only
+}
+
+/// Asks as a caller who traces, in trace `number`. The status of the answer.
+async fn get(producer: &Producer, path: &str, number: u32) -> u16 {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = http.get(producer.client.url(path));
+    let request = request.header("traceparent", format!("00-{}-{CALLER}-01", trace_of(number)));
+    request.send().await.unwrap().status().as_u16()
+}
+
+fn trace_of(number: u32) -> String {
+    format!("{number:032x}")
 }
 
 /// Places an order as a caller who traces.

@@ -18,10 +18,11 @@ use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::Api;
+use super::asking::Asking;
 use super::problem::{Problem, ProblemDetails};
 use super::read::order_id;
-use super::{Api, Reads};
-use crate::projection::{self, OrderView, Status};
+use crate::projection::{OrderView, Status};
 use crate::waiters::Until;
 
 /// The projection may be this far behind an order that was just placed.
@@ -66,7 +67,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     let deadline = Instant::now() + api.limits.deadline;
     let order_id = order_id(path)?;
-    let view = find(api.reads()?, order_id).await?.ok_or(Problem::OrderNotFound)?;
+    let view = find(&api.reads(trace)?, order_id).await?.ok_or(Problem::OrderNotFound)?;
     match view.status {
         Status::Cancelled => return Ok(accepted(order_id, view.status)),
         status if status.is_final() => return Err(Problem::OrderFinal),
@@ -80,11 +81,11 @@ pub(super) async fn cancel(
     Ok(accepted(order_id, view.status))
 }
 
-async fn find(reads: &Reads, order_id: OrderId) -> Result<Option<OrderView>, Problem> {
-    if let Some(view) = projection::order(&reads.pool, order_id).await? {
+async fn find(reads: &Asking<'_>, order_id: OrderId) -> Result<Option<OrderView>, Problem> {
+    if let Some(view) = reads.order(order_id).await? {
         return Ok(Some(view));
     }
-    Ok(reads.waiters.wait(order_id, Until::Known, Instant::now() + PROJECTION_DELAY).await?)
+    Ok(reads.wait(order_id, Until::Known, Instant::now() + PROJECTION_DELAY).await?)
 }
 
 fn accepted(order_id: OrderId, status: Status) -> Response {

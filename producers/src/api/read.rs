@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
 use schemas::OrderId;
 use serde::{Deserialize, Serialize};
+use telemetry::TraceContext;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::problem::{Problem, ProblemDetails};
 use super::{Api, parse_duration};
-use crate::projection::{self, EventView, OrderView, Page, Status};
+use crate::projection::{EventView, OrderView, Page, Status};
 use crate::waiters::Until;
 
 const DEFAULT_PAGE: u16 = 50;
@@ -73,6 +74,7 @@ pub(super) struct ListQuery {
 )]
 pub(super) async fn order(
     State(api): State<Arc<Api>>,
+    Extension(trace): Extension<TraceContext>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<OrderQuery>, QueryRejection>,
 ) -> Result<Json<OrderView>, Problem> {
@@ -84,20 +86,20 @@ pub(super) async fn order(
             Some(wait.ok_or(NOT_A_WAIT)?)
         }
     };
-    let reads = api.reads()?;
+    let reads = api.reads(trace)?;
     let deadline = Instant::now() + wait.unwrap_or_default();
-    let now = projection::order(&reads.pool, order_id).await?;
+    let now = reads.order(order_id).await?;
     if wait.is_none() || now.as_ref().is_some_and(|view| view.is_final) {
         return now.map(Json).ok_or(Problem::OrderNotFound);
     }
     let ended = tokio::select! {
-        ended = reads.waiters.wait(order_id, Until::Final, deadline) => ended?,
+        ended = reads.wait(order_id, Until::Final, deadline) => ended?,
         // Whoever waits hears what is known, and the process can leave.
         () = api.shutdown.wait() => None,
     };
     let view = match ended {
         Some(view) => Some(view),
-        None => projection::order(&reads.pool, order_id).await?,
+        None => reads.order(order_id).await?,
     };
     view.map(Json).ok_or(Problem::OrderNotFound)
 }
@@ -119,12 +121,13 @@ pub(super) async fn order(
 )]
 pub(super) async fn events(
     State(api): State<Arc<Api>>,
+    Extension(trace): Extension<TraceContext>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Timeline>, Problem> {
     let order_id = order_id(path)?;
-    let reads = api.reads()?;
-    let events = projection::events(&reads.pool, order_id).await?;
-    if events.is_empty() && projection::order(&reads.pool, order_id).await?.is_none() {
+    let reads = api.reads(trace)?;
+    let events = reads.events(order_id).await?;
+    if events.is_empty() && reads.order(order_id).await?.is_none() {
         return Err(Problem::OrderNotFound);
     }
     Ok(Json(Timeline { order_id: order_id.0, events }))
@@ -153,10 +156,11 @@ pub(super) async fn events(
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    Extension(trace): Extension<TraceContext>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<OrderPage>, Problem> {
     let page = page(query.map_err(|_| Problem::InvalidQuery("the query cannot be read"))?.0)?;
-    let orders = projection::orders(&api.reads()?.pool, page).await?;
+    let orders = api.reads(trace)?.orders(page).await?;
     let full = orders.len() == usize::from(page.limit);
     let next_cursor = orders.last().filter(|_| full).map(|last| last.order_id.simple().to_string());
     Ok(Json(OrderPage { orders, next_cursor }))

@@ -400,7 +400,7 @@ fn expect_the_question(request: &Span, question: &Span, order: &str) {
         ("db.system.name", "postgresql"),
         ("db.operation.name", "SELECT"),
         ("db.collection.name", table),
-        ("db.query.summary", &question.name),
+        ("db.query.summary", question.name.as_str()),
     ] {
         assert_eq!(question.attribute(name), value, "{name}");
     }

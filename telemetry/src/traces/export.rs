@@ -175,3 +175,24 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_while_a_collector_is_away_adds_up_and_its_next_absence_stays_unsaid_for_a_while()
+     {
+        let told = Told::new("http://collector".to_owned());
+        let failing = || told.state.lock().unwrap().failing;
+
+        told.failed("refused", 2);
+        told.failed("refused", 3);
+        assert_eq!(failing(), Some(5));
+        told.succeeded();
+        assert_eq!(failing(), None);
+        told.failed("refused", 7);
+
+        assert_eq!(failing(), None, "it was said a moment ago");
+    }
+}

@@ -1,13 +1,14 @@
 //! Histories recorded from real runs still replay: a change that would confuse workflows that are open turns this red.
-//! `RECORD=1` records them afresh.
+//! `RECORD=1` records them afresh. Replayed as a worker does it, which passes traces on, and with traces in the signals and
+//! without: what is recorded of an order decides nothing.
 
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use temporalio_client::WorkflowHistory;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
-use workflows::{Deadlines, FactKind, OrderWorkflow, Status};
+use workflows::{Deadlines, FactKind, OrderWorkflow, Status, trace};
 
 use crate::bench::{Bench, PATIENT, because, fact, stop};
 
@@ -17,6 +18,7 @@ fn folder() -> PathBuf {
 
 async fn replay(history: &Value) -> Result<(), String> {
     let options = WorkflowReplayerOptions::new().register_workflow::<OrderWorkflow>().unwrap();
+    let options = options.workflow_interceptor(trace::passing_it_on());
     let replayer = WorkflowReplayer::new(options.build()).unwrap();
     let history = WorkflowHistory::from_json(&serde_json::to_vec(history).unwrap()).unwrap();
     replayer.replay_workflow(history).await.map_err(|error| format!("{error:?}"))
@@ -30,9 +32,13 @@ async fn recorded_histories_replay() {
     let mut replayed = 0;
     for entry in fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
-        let history = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let recorded: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let followed = followed(recorded.clone());
+        assert_ne!(recorded, followed);
 
-        replay(&history).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        for history in [&recorded, &followed] {
+            replay(history).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
 
         replayed += 1;
     }
@@ -53,6 +59,23 @@ async fn a_history_of_other_decisions_does_not_replay() {
     let error = replay(&history).await.unwrap_err();
 
     assert!(error.contains("ondeterminis"), "{error}");
+}
+
+/// The same run of an order that somebody follows: its signals say where it is in its trace.
+fn followed(mut history: Value) -> Value {
+    // {"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}, and json/plain.
+    let place = json!({
+        "data": "eyJ0cmFjZXBhcmVudCI6IjAwLTRiZjkyZjM1NzdiMzRkYTZhM2NlOTI5ZDBlMGU0NzM2LTAwZjA2N2FhMGJhOTAyYjctMDEifQ==",
+        "metadata": {"encoding": "anNvbi9wbGFpbg=="},
+    });
+    for event in history["events"].as_array_mut().unwrap() {
+        if let Some(signal) =
+            event["attributes"].get_mut("WorkflowExecutionSignaledEventAttributes")
+        {
+            signal["header"] = json!({"fields": {"_tracer-data": place}});
+        }
+    }
+    history
 }
 
 async fn record() {

@@ -11,6 +11,7 @@ use schemas::inventory::{
 use schemas::payments::{PaymentCaptured, PaymentDeclined};
 use schemas::shipments::ShipmentArranged;
 use schemas::{Currency, Event, EventId, OrderId, Sku, Timestamp, Topic};
+use telemetry::TraceContext;
 
 use super::*;
 use crate::runner::intake::Refused;
@@ -229,6 +230,38 @@ fn facts_move_the_business_figures_once_each() {
     ];
     assert_eq!(moved, series(&expected));
     drop(stage);
+}
+
+#[test]
+fn a_batch_has_one_example_and_that_is_of_a_trace_that_somebody_records() {
+    let world = World::new();
+    let stage = world.stage("order");
+    let [unrecorded, first, second] = [false, true, true].map(|sampled| {
+        let trace = TraceContext::fresh().sampled(sampled);
+        Received { traceparent: Some(trace.as_str().to_owned()), ..received(1) }
+    });
+    let of = |received: &Received| received.traceparent.clone().unwrap()[3..35].to_owned();
+    let [unrecorded_id, first_id, second_id] = [&unrecorded, &first, &second].map(of);
+    // The last event finished the order; nobody records that of the first.
+    let finished = [(1, "shipped"), (3, "declined")];
+    let finished =
+        finished.map(|(cause, status)| Finished { status, seconds: 1.0, cause }).to_vec();
+    let applied = vec![received(1), unrecorded, first, second];
+
+    stage.committed(&Committed { applied, finished, ..Committed::default() }, 0.5);
+
+    let mut text = String::new();
+    encode(&mut text, &world.registry).unwrap();
+    let named = |family: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with(family));
+        let traces = lines.filter_map(|line| Some(line.split_once(r#"# {trace_id=""#)?.1));
+        traces.map(|rest| rest[..32].to_owned()).collect()
+    };
+    assert_eq!(named("stage_processing_seconds_bucket"), [first_id.clone()]);
+    assert_eq!(named("stage_event_age_seconds_bucket"), [first_id]);
+    assert_eq!(named("order_processing_seconds_bucket"), [second_id.clone()]);
+    assert_eq!(named("order_processing_duration_seconds_bucket"), [second_id]);
+    assert!(!text.contains(&unrecorded_id), "{text}");
 }
 
 #[test]

@@ -11,19 +11,24 @@ use sqlx::postgres::PgConnectOptions;
 use stack::Stack;
 
 use super::limits::{self, Limit};
-use super::progress::Observer;
+use super::progress::{Observer, Work};
 use super::sample::{Sample, median};
 use super::{BenchArgs, CONSUMER, fill, orders, say};
 use crate::pipeline::{Pipeline, STOP_PATIENCE};
-use crate::usage::{self, Subject, Watch};
+use crate::usage::{Subject, Watch};
 
 /// Far beyond what a drain takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(600);
 pub(super) const WRITTEN: &[&str] =
     &["orders", "order_events", "order_status_counts", "stage_progress"];
 const LIMIT_WRITTEN: &[&str] = &["orders_limit"];
-pub(super) const PROGRESS: &str =
+const PROGRESS: &str =
     "select coalesce(sum(next_offset), 0)::bigint from stage_progress where stage = 'order'";
+
+/// A topic of `events` for the order stage.
+pub(super) fn work(events: i64) -> Work {
+    Work { progress: PROGRESS, amount: events, per: 1e6, patience: PATIENCE }
+}
 
 /// What part a found: rates in events per second, CPU in seconds per million events.
 #[derive(Debug, Serialize)]
@@ -128,27 +133,16 @@ impl Bench<'_> {
 
     async fn stage(&mut self, round: u32) -> anyhow::Result<Sample> {
         self.observer.fresh(WRITTEN).await?;
-        let events = i64::from(self.args.events);
+        let work = work(i64::from(self.args.events));
         let mut process = self.pipeline.launch_stages("drain", &["order"], |spec| spec)?;
         let subjects = [&[Subject::child("client", CONSUMER).await?], &self.servers[..]].concat();
         let watch = Watch::start(subjects.clone());
-        let first =
-            self.observer.until(PROGRESS, PATIENCE, &mut process, |count| count > 0).await?;
-        let before = usage::cpu(&subjects)?;
-        let last =
-            self.observer.until(PROGRESS, PATIENCE, &mut process, |count| count >= events).await?;
-        let after = usage::cpu(&subjects)?;
+        let sample = self.observer.rate(work, &mut process, &subjects).await?;
         self.remember(&watch);
         drop(watch);
-        let count = (last.count - first.count) as f64;
-        ensure!(count > 0.0, "the stage was done before it was looked at; drain more events");
-        let sample = Sample {
-            per_second: count / (last.at - first.at).as_secs_f64(),
-            cpu: usage::per(count / 1e6, &before, &after),
-        };
         self.told("order stage", round, &sample);
         let batches = process.metric("stage_batch_events_count", &[("stage", "order")]).await?;
-        self.batches.push(last.count as f64 / batches.unwrap_or(1.0));
+        self.batches.push(work.amount as f64 / batches.unwrap_or(1.0));
         process.stop(STOP_PATIENCE).await?;
         self.check().await?;
         Ok(sample)

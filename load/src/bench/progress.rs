@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use stack::Stack;
 
 use super::LOOK_EVERY;
+use super::sample::Sample;
 use crate::process::Process;
+use crate::usage::{self, Subject};
 
 /// A connection for questions.
 pub(super) struct Observer {
@@ -100,6 +102,39 @@ impl Observer {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+
+    /// The rate at which `process` does `work`, from when it is seen to have begun, and what that cost `subjects`.
+    pub(super) async fn rate(
+        &mut self,
+        work: Work,
+        process: &mut Process,
+        subjects: &[Subject],
+    ) -> anyhow::Result<Sample> {
+        let Work { progress, amount, per, patience } = work;
+        let first = self.until(progress, patience, process, |count| count > 0).await?;
+        let before = usage::cpu(subjects)?;
+        let last = self.until(progress, patience, process, |count| count >= amount).await?;
+        let after = usage::cpu(subjects)?;
+        let count = (last.count - first.count) as f64;
+        ensure!(count > 0.0, "all was done before it was looked at; more of it must be asked for");
+        Ok(Sample {
+            per_second: count / (last.at - first.at).as_secs_f64(),
+            cpu: usage::per(count / per, &before, &after),
+        })
+    }
+}
+
+/// What a process works through.
+#[derive(Clone, Copy)]
+pub(super) struct Work {
+    /// Counts what is done of it.
+    pub(super) progress: &'static str,
+    /// How much there is.
+    pub(super) amount: i64,
+    /// How many of it CPU seconds are told for.
+    pub(super) per: f64,
+    /// How long `process` may take.
+    pub(super) patience: Duration,
 }
 
 fn tail(log: &str) -> String {

@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 
 use self::bare::Bare;
-use super::progress::Observer;
+use super::progress::{Observer, Work};
 use super::sample::{Sample, median};
 use super::{BenchArgs, CONSUMER, fill, orders, say};
 use crate::eventually::eventually;
@@ -106,17 +106,10 @@ async fn stage(stack: &Stack) -> anyhow::Result<Sample> {
     })?;
     let subjects =
         [vec![Subject::child("client", CONSUMER).await?], Subject::servers(stack)?].concat();
-    let first = observer.until(TOLD, PATIENCE, &mut process, |count| count > 0).await?;
-    let before = usage::cpu(&subjects)?;
-    let last =
-        observer.until(TOLD, PATIENCE, &mut process, |count| count >= i64::from(SIGNALS)).await?;
-    let after = usage::cpu(&subjects)?;
+    let work = Work { progress: TOLD, amount: i64::from(SIGNALS), per: 1e3, patience: PATIENCE };
+    let sample = observer.rate(work, &mut process, &subjects).await?;
     process.stop(STOP_PATIENCE).await?;
-    let count = (last.count - first.count) as f64;
-    Ok(Sample {
-        per_second: count / (last.at - first.at).as_secs_f64(),
-        cpu: usage::per(count / 1e3, &before, &after),
-    })
+    Ok(sample)
 }
 
 /// The same calls from a loop that does nothing else.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -21,12 +21,12 @@ use stack::Stack;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::drain::{PATIENCE, PROGRESS, WRITTEN};
+use super::drain::{WRITTEN, work};
 use super::progress::Observer;
 use super::sample::{Sample, median};
 use super::{BenchArgs, CONSUMER, fill, orders, say};
 use crate::pipeline::{Pipeline, STOP_PATIENCE, free_addresses};
-use crate::usage::{self, Subject};
+use crate::usage::Subject;
 
 /// More often than anybody does: people scrape every 15 seconds.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
@@ -149,20 +149,8 @@ impl Bench<'_> {
             })?;
         let _scraping = watch.map(|_| scrape(process.admin()));
         let subjects = [&[Subject::child("client", CONSUMER).await?], &self.servers[..]].concat();
-        let events = self.events;
-        let first =
-            self.observer.until(PROGRESS, PATIENCE, &mut process, |count| count > 0).await?;
-        let before = usage::cpu(&subjects)?;
-        let last =
-            self.observer.until(PROGRESS, PATIENCE, &mut process, |count| count >= events).await?;
-        let after = usage::cpu(&subjects)?;
+        let sample = self.observer.rate(work(self.events), &mut process, &subjects).await?;
         process.stop(STOP_PATIENCE).await?;
-        let count = (last.count - first.count) as f64;
-        ensure!(count > 0.0, "the stage was done before it was looked at; drain more events");
-        let sample = Sample {
-            per_second: count / (last.at - first.at).as_secs_f64(),
-            cpu: usage::per(count / 1e6, &before, &after),
-        };
         say(&format!(
             "f: {name}, round {round} of {}: {:.0}/s, {:.2} CPU s per million",
             self.args.rounds,
@@ -170,8 +158,8 @@ impl Bench<'_> {
             sample.cpu_total()
         ));
         let rows = self.observer.number("select count(*) from orders").await?;
-        if rows != events {
-            self.faults.push(format!("{name}: {rows} orders, not {events}"));
+        if rows != self.events {
+            self.faults.push(format!("{name}: {rows} orders, not {}", self.events));
         }
         Ok(sample)
     }

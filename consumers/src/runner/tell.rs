@@ -165,3 +165,71 @@ async fn publish(
 fn numbered(failed: Failed, start: usize) -> Failed {
     failed.into_iter().map(|(number, error)| (start + number, error)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::TopicPrefix;
+
+    use super::*;
+    use crate::runner::dead_letter_copy;
+    use crate::store::dead_letters::DeadLetter;
+
+    fn copy(length: usize) -> OutgoingRecord {
+        let value = vec![b'x'; length];
+        let prefix: TopicPrefix = "t.".parse().unwrap();
+        let letter = DeadLetter {
+            topic: "t.orders",
+            partition: 0,
+            offset: 1,
+            timestamp_ms: 2,
+            order_id: None,
+            event_id: None,
+            code: "null_key",
+            detail: "",
+            key: None,
+            value: Some(&value),
+            header_names: Vec::new(),
+            header_values: Vec::new(),
+        };
+        dead_letter_copy::of("order", &prefix, &letter)
+    }
+
+    /// What was refused together, as often as `attempts` says; answers the numbers of what goes without its bytes.
+    fn refused(records: &[OutgoingRecord], attempts: u32) -> Vec<usize> {
+        let unfit = |number| (number, PublishError::Unfit("too large".to_owned()));
+        let failed: Failed = (0..records.len()).map(unfit).collect();
+        let mut shortened = HashMap::new();
+        for attempt in 1..=attempts {
+            shorten(records, &failed, attempt, &mut shortened);
+        }
+        let mut numbers: Vec<_> = shortened.into_keys().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    #[test]
+    fn the_largest_copy_goes_without_its_bytes_first_and_one_at_a_time() {
+        let records = [copy(20_000), copy(900_000), copy(100)];
+
+        assert_eq!(refused(&records, 1), [1]);
+        assert_eq!(refused(&records, 2), [0, 1]);
+    }
+
+    #[test]
+    fn a_small_copy_keeps_its_bytes_until_the_large_ones_had_time_to_lose_theirs() {
+        let records = [copy(100)];
+
+        assert_eq!(refused(&records, PATIENT_ATTEMPTS), [0_usize; 0]);
+        assert_eq!(refused(&records, PATIENT_ATTEMPTS + 1), [0]);
+    }
+
+    #[test]
+    fn what_failed_for_another_reason_keeps_its_bytes() {
+        let records = [copy(900_000)];
+        let failed = vec![(0, PublishError::Overloaded)];
+        let mut shortened = HashMap::new();
+
+        assert!(!shorten(&records, &failed, 9, &mut shortened));
+        assert!(shortened.is_empty());
+    }
+}

@@ -16,8 +16,9 @@ use super::backoff::Backoff;
 use super::batch::Batch;
 use super::intake::sentence;
 use super::metrics::StageMetrics;
-use super::progress::Partition;
+use super::progress::{Owned, Partition};
 use super::queue::{Limits, Queue, Work};
+use super::rewound::rewound;
 use super::tell::Teller;
 use super::traces::{StageTraces, trace_of};
 use super::transaction::{self, Committed};
@@ -35,8 +36,8 @@ use telling::Emission;
 /// How long a lane waits for work before it tidies up behind acknowledged effects.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// How often the number of waiting dead letters is read.
-const COUNT_WAITING_EVERY: Duration = Duration::from_secs(5);
+/// How often a lane looks at what nobody tells it.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(5);
 
 /// What lanes of a stage share.
 pub(crate) struct Shared<S> {
@@ -46,6 +47,7 @@ pub(crate) struct Shared<S> {
     pub(crate) database: PgConnectOptions,
     pub(crate) teller: Teller,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) owned: Owned,
     pub(crate) metrics: StageMetrics,
     pub(crate) traces: StageTraces,
     pub(crate) window: RejectWindow,
@@ -62,7 +64,7 @@ pub(crate) struct Lane<S> {
     emissions: HashMap<outbox::Key, Emission>,
     /// Outbox rows whose effects are all acknowledged.
     acknowledged: Vec<outbox::Key>,
-    waiting_counted: Option<Instant>,
+    looked_around: Option<Instant>,
 }
 
 /// Why a batch was left unfinished.
@@ -84,7 +86,7 @@ impl<S: Stage> Lane<S> {
             revoked: CancellationToken::new(),
             emissions: HashMap::new(),
             acknowledged: Vec::new(),
-            waiting_counted: None,
+            looked_around: None,
         }
     }
 
@@ -95,7 +97,7 @@ impl<S: Stage> Lane<S> {
             bytes: self.shared.config.batch_bytes as usize,
         };
         loop {
-            self.count_waiting().await;
+            self.look_around().await;
             let work = self.shared.queue.next(self.number, limits, IDLE).await;
             let done = match work {
                 Work::Assigned(assignment) => self.take_over(assignment).await,
@@ -152,22 +154,36 @@ impl<S: Stage> Lane<S> {
         self.emit(partition, key, committed.outgoing, sending).await
     }
 
-    /// Keeps the gauges of what waits for a person true, also for what happened before this process started.
-    async fn count_waiting(&mut self) {
-        let due = self.waiting_counted.is_none_or(|at| at.elapsed() >= COUNT_WAITING_EVERY);
+    /// Now and then one lane looks at what the stage is not told of. Trouble with the connection is the next batch's
+    /// to report.
+    async fn look_around(&mut self) {
+        let due = self.looked_around.is_none_or(|at| at.elapsed() >= LOOK_AROUND_EVERY);
         if self.number != 0 || !due {
             return;
         }
-        self.waiting_counted = Some(Instant::now());
-        let counted = match self.session().await {
-            Ok(mut db) => dead_letters::waiting(&mut db, S::NAME).await,
-            Err(error) => Err(error),
-        };
-        match counted {
-            Ok((letters, orders)) => self.shared.metrics.waiting(letters, orders),
-            // The next batch meets the same trouble and reports it.
-            Err(_) => self.connection = None,
+        self.looked_around = Some(Instant::now());
+        if self.look().await.is_err() {
+            self.connection = None;
         }
+    }
+
+    /// Keeps the gauges of what waits for a person true, also for what happened before this process started, and
+    /// reads again from where the database stands, should it have gone back.
+    async fn look(&mut self) -> Result<(), sqlx::Error> {
+        let shared = self.shared.clone();
+        let mut db = self.session().await?;
+        let (letters, orders) = dead_letters::waiting(&mut db, S::NAME).await?;
+        shared.metrics.waiting(letters, orders);
+        let partitions = rewound(&mut db, S::NAME, &shared.owned.all()).await?;
+        if partitions > 0 && !self.revoked.is_cancelled() {
+            tracing::warn!(
+                stage = S::NAME,
+                partitions,
+                "the database has forgotten what was committed there; reading again from where it stands"
+            );
+            shared.signals.rejoin();
+        }
+        Ok(())
     }
 
     /// Waits before the next attempt; ends early when the partitions are taken away.

@@ -27,6 +27,7 @@ mod queue;
 mod source;
 mod tell;
 mod reader;
+mod rewound;
 mod callbacks;
 mod dead_letter_copy;
 mod traces;
@@ -153,7 +154,7 @@ pub(crate) fn start<S: Stage>(
         database: database.clone(),
         owner: context.owner.clone(),
         queue: queue.clone(),
-        owned,
+        owned: owned.clone(),
         metrics: metrics.clone(),
         signals: signals.clone(),
         runtime: Handle::current(),
@@ -179,6 +180,7 @@ pub(crate) fn start<S: Stage>(
         database,
         teller,
         queue: queue.clone(),
+        owned,
         metrics,
         traces,
         signals: signals.clone(),

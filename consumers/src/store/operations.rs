@@ -41,6 +41,7 @@ operations! {
     ProgressClaim = "progress.claim",
     ProgressAdvance = "progress.advance",
     ProgressRead = "progress.read",
+    ProgressStanding = "progress.standing",
     OutboxInsert = "outbox.insert",
     OutboxPending = "outbox.pending",
     OutboxDelete = "outbox.delete",

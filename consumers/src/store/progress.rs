@@ -1,6 +1,7 @@
 //! `stage_progress`: how far each stage is, and who may move it.
 
 use sqlx::Row;
+use sqlx::postgres::PgRow;
 
 use super::operations::Operation;
 use super::session::Session;
@@ -49,16 +50,7 @@ pub(crate) async fn claim(
     .bind(starts)
     .fetch_all(&mut *db.timed(Operation::ProgressClaim))
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Claim {
-                topic: row.try_get(0)?,
-                partition: row.try_get(1)?,
-                next_offset: row.try_get(2)?,
-                epoch: row.try_get(3)?,
-            })
-        })
-        .collect()
+    rows.iter().map(read_claim).collect()
 }
 
 /// What the fence let through.
@@ -108,4 +100,24 @@ pub(crate) async fn read(
     .fetch_optional(&mut *db.timed(Operation::ProgressRead))
     .await?;
     row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+}
+
+/// Where every partition of `stage` stands.
+pub(crate) async fn standing(db: &mut Session<'_>, stage: &str) -> Result<Vec<Claim>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select topic, partition, next_offset, epoch from stage_progress where stage = $1",
+    )
+    .bind(stage)
+    .fetch_all(&mut *db.timed(Operation::ProgressStanding))
+    .await?;
+    rows.iter().map(read_claim).collect()
+}
+
+fn read_claim(row: &PgRow) -> Result<Claim, sqlx::Error> {
+    Ok(Claim {
+        topic: row.try_get(0)?,
+        partition: row.try_get(1)?,
+        next_offset: row.try_get(2)?,
+        epoch: row.try_get(3)?,
+    })
 }

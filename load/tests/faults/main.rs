@@ -2,6 +2,7 @@
 //!
 //! - `frozen`: processes that sleep through their session, and wake up
 //! - `servers`: brokers and databases killed under load
+//! - `restored`: a database that went back in time
 //! - `members`: stages joining and leaving under load
 //! - `lost`: records that are gone before they were read
 //! - `lag`: what is told about it meanwhile
@@ -21,6 +22,7 @@ mod watched;
 mod servers_of_its_own;
 mod frozen;
 mod servers;
+mod restored;
 mod members;
 mod lost;
 mod lag;

@@ -33,6 +33,12 @@ impl Servers {
         spawn_blocking(move || stack.kill(server).unwrap()).await.unwrap();
     }
 
+    /// An orderly stop of one server.
+    pub(crate) async fn stop(&self, server: &'static str) {
+        let stack = self.stack.clone();
+        spawn_blocking(move || stack.stop(server).unwrap()).await.unwrap();
+    }
+
     /// Brings a server back on its data.
     pub(crate) async fn restart(&self, server: &'static str) {
         let stack = self.stack.clone();

@@ -22,8 +22,8 @@ const GOAL_FINAL_PER_SECOND: f64 = 5_000.0;
 const GOAL_SINGLE_PER_SECOND: f64 = 10_000.0;
 const GOAL_BATCH_PER_SECOND: f64 = 50_000.0;
 const GOAL_TO_BARE: f64 = 0.9;
-/// Of the throughput that is there when nobody looks.
-const GOAL_WATCHED: f64 = 0.98;
+/// Of the CPU time that everything takes when nobody looks, in percent.
+const GOAL_WATCHED: f64 = 2.0;
 /// "Unchanged", as far as a median of some thousand orders can tell.
 const GOAL_LATENCY: f64 = 1.1;
 const GOAL_MEMORY_MIB: f64 = 150.0;
@@ -206,14 +206,15 @@ fn write_watched(text: &mut String, found: &Watched, goals: &mut Goals) {
     }
     for way in &found.ways {
         *text += &format!(
-            "{}: rate {:.3}, CPU {:.3} of alone; {:.1} bytes of spans per event\n",
-            way.name, way.ratio, way.cpu_ratio, way.bytes_per_event
+            "{}: rate {:.3} of alone; {:.1} bytes of spans per event\n",
+            way.name, way.ratio, way.bytes_per_event
         );
     }
     let percent = found.metrics_share * 100.0;
     *text += &format!("metrics in the process, always on: {percent:.2} % of an event's time\n\n");
     for way in &found.ways {
-        goals.at_least(&format!("f  {} / alone", way.name), way.ratio, GOAL_WATCHED);
+        let percent = way.cpu_share * 100.0;
+        goals.at_most(&format!("f  % of CPU more, {}", way.name), percent, GOAL_WATCHED);
     }
 }
 

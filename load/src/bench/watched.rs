@@ -28,6 +28,8 @@ use super::{BenchArgs, CONSUMER, fill, orders, say};
 use crate::pipeline::{Pipeline, STOP_PATIENCE, free_addresses};
 use crate::usage::Subject;
 
+const CLIENT: &str = "client";
+
 /// More often than anybody does: people scrape every 15 seconds.
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 /// Observations timed, and how many of them an event makes: processing time and age.
@@ -45,13 +47,16 @@ pub(super) struct Watched {
     pub(super) faults: Vec<String>,
 }
 
-/// One way of being watched; `ratio` is its rate to that of the turn alone beside it.
+/// One way of being watched, beside the turn alone next to it.
 #[derive(Debug, Serialize)]
 pub(super) struct Way {
     pub(super) name: &'static str,
     pub(super) sample: Sample,
+    /// Of the rates. One turn differs from the next by more than a tenth whether watched or not.
     pub(super) ratio: f64,
-    pub(super) cpu_ratio: f64,
+    /// CPU time that the stage's process needs more, as a share of what everything took alone: what throughput pays where
+    /// processors are what is full. Nobody else has to do anything for being watched.
+    pub(super) cpu_share: f64,
     /// Spans that reached the collector, in bytes on the wire per event.
     pub(super) bytes_per_event: f64,
 }
@@ -101,9 +106,10 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<W
                 None => bench.drain("alone", round, None).await?,
             };
             let ratio = sample.per_second / beside.per_second;
-            let cpu_ratio = sample.cpu_total() / beside.cpu_total();
+            let more = client(&sample) - client(&beside);
+            let cpu_share = more / beside.cpu_total();
             let bytes = received.load(Ordering::Relaxed) - before;
-            samples.push((sample, ratio, cpu_ratio, bytes));
+            samples.push((sample, ratio, cpu_share, bytes));
             alone.push(beside);
         }
     }
@@ -111,7 +117,7 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<W
     let ways = WAYS.iter().zip(watched).map(|((name, ..), rounds)| Way {
         name,
         ratio: median(rounds.iter().map(|round| round.1)),
-        cpu_ratio: median(rounds.iter().map(|round| round.2)),
+        cpu_share: median(rounds.iter().map(|round| round.2)),
         bytes_per_event: median(rounds.iter().map(|round| round.3 as f64 / f64::from(args.events))),
         sample: Sample::median(&rounds.into_iter().map(|round| round.0).collect::<Vec<_>>()),
     });
@@ -122,6 +128,11 @@ pub(super) async fn measure(args: &BenchArgs, stack: &Stack) -> anyhow::Result<W
         alone,
         faults: bench.faults,
     })
+}
+
+/// CPU seconds of the process that is watched.
+fn client(sample: &Sample) -> f64 {
+    sample.cpu.get(CLIENT).copied().unwrap_or_default()
 }
 
 /// How a drain is watched.
@@ -148,7 +159,7 @@ impl Bench<'_> {
                     .with("OTEL_TRACES_SAMPLER_ARG", watch.argument),
             })?;
         let _scraping = watch.map(|_| scrape(process.admin()));
-        let subjects = [&[Subject::child("client", CONSUMER).await?], &self.servers[..]].concat();
+        let subjects = [&[Subject::child(CLIENT, CONSUMER).await?], &self.servers[..]].concat();
         let sample = self.observer.rate(work(self.events), &mut process, &subjects).await?;
         process.stop(STOP_PATIENCE).await?;
         say(&format!(

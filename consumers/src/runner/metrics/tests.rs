@@ -257,10 +257,10 @@ fn a_batch_has_one_example_and_that_is_of_a_trace_that_somebody_records() {
         let traces = lines.filter_map(|line| Some(line.split_once(r#"# {trace_id=""#)?.1));
         traces.map(|rest| rest[..32].to_owned()).collect()
     };
-    assert_eq!(named("stage_processing_seconds_bucket"), [first_id.clone()]);
-    assert_eq!(named("stage_event_age_seconds_bucket"), [first_id]);
-    assert_eq!(named("order_processing_seconds_bucket"), [second_id.clone()]);
-    assert_eq!(named("order_processing_duration_seconds_bucket"), [second_id]);
+    assert_eq!(named("stage_processing_seconds_bucket"), [&*first_id]);
+    assert_eq!(named("stage_event_age_seconds_bucket"), [&*first_id]);
+    assert_eq!(named("order_processing_seconds_bucket"), [&*second_id]);
+    assert_eq!(named("order_processing_duration_seconds_bucket"), [&*second_id]);
     assert!(!text.contains(&unrecorded_id), "{text}");
 }
 

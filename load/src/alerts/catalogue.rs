@@ -7,9 +7,10 @@ use super::faults;
 use super::known;
 
 /// In the order in which they are tried: a budget that is burnt slowly needs a clean month, and a dead broker leaves most
-/// traces.
+/// traces. One that is burnt fast is so far gone that for the next six hours any slow answer raises the alarm again; only
+/// the last family has servers of its own.
 pub(super) const CATALOGUE: &[&[Fault]] = &[
-    faults::slo::FAULTS,
+    faults::slo::SLOW,
     faults::orders::FAULTS,
     faults::stages::FAULTS,
     faults::meta::FAULTS,
@@ -18,6 +19,7 @@ pub(super) const CATALOGUE: &[&[Fault]] = &[
     faults::database::FAULTS,
     faults::kafka::FAULTS,
     faults::stages::FOR_GOOD,
+    faults::slo::FAST,
     faults::temporal::FAULTS,
 ];
 

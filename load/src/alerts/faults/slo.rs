@@ -18,24 +18,24 @@ const SLOWLY_PER_MILLE: u32 = 45;
 /// Enough good answers to thin out the bad ones in a window of three days.
 const PLENTY_PER_SECOND: u32 = 250;
 
-pub(in crate::alerts) const FAULTS: &[Fault] = &[
-    Fault {
-        what: "one client in 22 is slow",
-        proves: &[alert("ErrorBudgetBurnSlow", &[("slo", "api-latency")])],
-        follows: &[],
-        temporal: false,
-        deafens: false,
-        strike: |scene, proof| some(scene, proof).boxed_local(),
-    },
-    Fault {
-        what: "every client is slow",
-        proves: &[alert("ErrorBudgetBurnFast", &[("slo", "api-latency")])],
-        follows: &[],
-        temporal: false,
-        deafens: false,
-        strike: |scene, proof| all(scene, proof).boxed_local(),
-    },
-];
+pub(in crate::alerts) const SLOW: &[Fault] = &[Fault {
+    what: "one client in 22 is slow",
+    proves: &[alert("ErrorBudgetBurnSlow", &[("slo", "api-latency")])],
+    follows: &[],
+    temporal: false,
+    deafens: false,
+    strike: |scene, proof| some(scene, proof).boxed_local(),
+}];
+
+/// What burns the budget of months, and leaves little of it for a while.
+pub(in crate::alerts) const FAST: &[Fault] = &[Fault {
+    what: "every client is slow",
+    proves: &[alert("ErrorBudgetBurnFast", &[("slo", "api-latency")])],
+    follows: &[],
+    temporal: false,
+    deafens: false,
+    strike: |scene, proof| all(scene, proof).boxed_local(),
+}];
 
 async fn some(scene: &Scene, proof: &Proof<'_>) -> anyhow::Result<()> {
     scene.orders.set_slow(SLOWLY_PER_MILLE);

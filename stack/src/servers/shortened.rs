@@ -3,7 +3,8 @@
 //!
 //! Shortened: intervals, `for`, `keep_firing_for`, windows, offsets, waiting times of Alertmanager, and thresholds on
 //! time that passes (how far behind, how long ago, accepted to final). Left alone: what one call costs (a query, a request, a
-//! task that waits for its worker), because the machine gets no faster. A window holds as many scrapes as before.
+//! task that waits for its worker), because the machine gets no faster. A window holds as many scrapes as before, but for
+//! Postgres' exporter, which needs its time.
 
 /// What is measured in seconds and stays as it is: a slope, the cost of one call, and an age that programs read every 15 s,
 /// which would be older than a shortened bound whenever it is looked at.
@@ -28,6 +29,11 @@ const KEYS: [&str; 10] = [
     "refresh_interval",
 ];
 
+/// The one that takes a second to answer when what it is asked about is gone: asked as seldom as the others it would
+/// seem to be gone itself.
+const SLOW_TO_ANSWER: &str = "  - job_name: postgres";
+const SLOWLY: [&str; 2] = ["    scrape_interval: 2s", "    scrape_timeout: 2s"];
+
 /// Bounds of the histogram of `order_processing_seconds` that may stand for a shortened one.
 const ORDER_BOUNDS: [f64; 12] =
     [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
@@ -37,7 +43,13 @@ pub(crate) fn shortened(text: &str, factor: u32) -> String {
     if factor <= 1 {
         return text.to_owned();
     }
-    let mut lines: Vec<String> = text.lines().map(|text| line(text, factor)).collect();
+    let mut lines = Vec::new();
+    for text in text.lines() {
+        lines.push(line(text, factor));
+        if text == SLOW_TO_ANSWER {
+            lines.extend(SLOWLY.map(str::to_owned));
+        }
+    }
     lines.push(String::new());
     lines.join("\n")
 }
@@ -160,5 +172,16 @@ mod tests {
             assert_eq!(line(text, 24), text);
         }
         assert_eq!(shortened("for: 5m\n", 1), "for: 5m\n");
+    }
+
+    #[test]
+    fn a_target_that_is_slow_to_answer_is_given_the_time() {
+        let file = include_str!("../../../prometheus/prometheus.yml");
+
+        let text = shortened(file, 24);
+
+        let job = text.split("- job_name: ").find(|job| job.starts_with("postgres\n")).unwrap();
+        assert!(job.contains("scrape_interval: 2s") && job.contains("scrape_timeout: 2s"), "{job}");
+        assert_eq!(text.matches("scrape_timeout: 2s").count(), 1);
     }
 }

@@ -9,11 +9,12 @@ use crate::alerts::scene::Scene;
 
 pub(in crate::alerts) const FAULTS: &[Fault] = &[Fault {
     what: "the only broker is killed",
-    proves: &[
-        alert("KafkaBrokerDown", &[("job", "lag_exporter")]),
-        alert("ErrorBudgetBurnFast", &[("slo", "api-availability")]),
-    ],
+    proves: &[alert("KafkaBrokerDown", &[("job", "lag_exporter")])],
     follows: &[
+        (
+            "ErrorBudgetBurnFast",
+            "the API takes no orders; told where it comes before KafkaBrokerDown",
+        ),
         ("ConsumerLagHigh", "stages wait for it; told where it comes before KafkaBrokerDown"),
         ("ConsumerLagGrowing", "stages wait for it; told where it comes before KafkaBrokerDown"),
         ("ConsumerStuck", "stages wait for it; told where it comes before KafkaBrokerDown"),

@@ -40,8 +40,9 @@ pub(super) fn list() -> String {
 
 /// Detection times in real seconds, and in brackets as long as they are in `prometheus/`.
 pub(super) fn text(rows: &[Row], finished: bool) -> String {
+    let width = rows.iter().map(|row| row.fault.what.len()).max().unwrap_or_default();
     let mut text = format!(
-        "{:<34} {:<38} {:>16} {:>16} {:>16}\n",
+        "{:<34} {:<width$} {:>16} {:>16} {:>16}\n",
         "alert", "fault", "pending", "told", "resolved"
     );
     for Row { fault, outcome } in rows {
@@ -50,7 +51,10 @@ pub(super) fn text(rows: &[Row], finished: bool) -> String {
             let [pending, told, resolved] = [pending, told, resolved].map(|time| shown(*time));
             line(
                 &mut text,
-                &format!("{alert:<34} {:<38} {pending:>16} {told:>16} {resolved:>16}", fault.what),
+                &format!(
+                    "{alert:<34} {:<width$} {pending:>16} {told:>16} {resolved:>16}",
+                    fault.what
+                ),
             );
         }
     }

@@ -12,6 +12,9 @@ use super::ORDER_SECONDS;
 use super::traced::{Traced, order_seconds, trace_label};
 use crate::runner::transaction::Committed;
 
+/// How an order can end.
+const FINAL_STATUSES: [&str; 4] = ["shipped", "rejected", "declined", "cancelled"];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabel {
     status: &'static str,
@@ -68,11 +71,15 @@ impl OrderFamilies {
         families
     }
 
-    /// The series that `stage` moves exist from now on.
+    /// The series that `stage` moves exist from now on: of a counter that is first seen after it moved, the first move is
+    /// never seen.
     pub(super) fn exist_for(&self, stage: &'static str) {
         match stage {
             "payment" => ["success", "failure"].into_iter().for_each(|status| {
                 self.payments.get_or_create_owned(&StatusLabel { status });
+            }),
+            "order" => FINAL_STATUSES.into_iter().for_each(|status| {
+                self.finished_by_status.get_or_create_owned(&StatusLabel { status });
             }),
             "inventory" => ["reserve", "reject", "release"].into_iter().for_each(|operation| {
                 self.inventory.get_or_create_owned(&OperationLabel { operation });

@@ -109,6 +109,7 @@ fn every_series_of_a_stage_but_what_is_not_known_yet_exists_at_zero() {
     world.stage("payment");
     world.stage("inventory");
     world.stage("workflow");
+    world.stage("order");
 
     let page = world.page();
 
@@ -122,6 +123,7 @@ fn every_series_of_a_stage_but_what_is_not_known_yet_exists_at_zero() {
         r#"payments_processed_total{status="failure"}"#,
         r#"inventory_updates_total{operation="release"}"#,
         r#"stage_messages_total{stage="workflow",outcome="untold"}"#,
+        r#"order_processing_duration_seconds_count{status="cancelled"}"#,
     ] {
         assert!(page.contains_key(series), "{series} is not in {page:#?}");
     }

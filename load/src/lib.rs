@@ -14,4 +14,5 @@ pub mod demo;
 pub mod bench;
 pub mod targets;
 pub mod run;
+mod scene;
 pub mod alerts;

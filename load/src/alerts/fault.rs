@@ -3,7 +3,7 @@
 use futures::future::LocalBoxFuture;
 
 use super::proof::Proof;
-use super::scene::Scene;
+use crate::scene::Scene;
 
 /// An alert that must arrive.
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, ensure};
 
-use super::prometheus::Active;
-use super::receiver::{Labels, Told};
+use crate::scene::prometheus::Active;
+use crate::scene::receiver::{Labels, Told};
 
 /// An alert that may be there at any time, and why.
 pub(super) struct Always {

@@ -2,19 +2,14 @@
 //!
 //! Promises that an alert counts as proven only when it arrived at the other end of Alertmanager with its labels and a whole
 //! text, when its end arrived after the fault was mended, and when nothing else was told but what the fault's entry in
-//! the catalogue names with a reason. Time runs [`FASTER`] for those that watch; whatever happens, all of it is taken down.
+//! the catalogue names with a reason. Time runs [`FASTER`](crate::scene::FASTER) for those that watch; whatever happens, all of
+//! it is taken down.
 
-mod background;
 mod catalogue;
 mod fault;
 mod faults;
-mod gateway;
-mod history;
 mod known;
 mod proof;
-mod prometheus;
-mod receiver;
-mod scene;
 mod second;
 mod table;
 
@@ -28,13 +23,9 @@ use anyhow::{Context, ensure};
 use clap::Args;
 
 use self::fault::Fault;
-use self::scene::Scene;
 use self::table::Row;
+use crate::scene::Scene;
 use crate::signals::Signals;
-
-/// How many times as fast as in `prometheus/` time passes for Prometheus and Alertmanager: a day takes an hour, a scrape
-/// comes every 0.625 s, and every window holds as many of them as before.
-pub const FASTER: u32 = 24;
 
 /// As a shell counts an end by Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -104,6 +95,7 @@ async fn prove(
             Err(_) if signals.is_some_and(Signals::came) => return Ok((rows, false)),
             Err(error) => return Err(error.context("bring everything up")),
         };
+        scene.orders.set_rate(scene.usual_rate());
         let finished = one_by_one(&scene, &faults, signals, &mut rows).await;
         let closed = scene.close().await;
         if !finished {

@@ -9,10 +9,10 @@ use anyhow::{Context, bail, ensure};
 
 use super::fault::{Expected, Fault};
 use super::known::{self, ALWAYS};
-use super::receiver::{Labels, Told};
 use super::say;
-use super::scene::{Scene, shorter};
 use crate::eventually::eventually;
+use crate::scene::receiver::{Labels, Told};
+use crate::scene::{Scene, shorter};
 
 /// How long the last fault's echo may take to die away: the longest `keep_firing_for` is an hour, and lag has to drain.
 const CALM_PATIENCE: Duration = Duration::from_secs(360);

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use tokio::process::{Child, Command};
 
-use super::scene::Scene;
 use crate::eventually::eventually;
 use crate::pipeline::free_addresses;
+use crate::scene::Scene;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::FASTER;
 use super::catalogue::{CATALOGUE, STANDS_IN};
 use super::fault::Fault;
 use super::known::ALWAYS;
 use super::proof::{Proven, Times};
+use crate::scene::FASTER;
 
 /// A fault that was tried.
 pub(super) struct Row {

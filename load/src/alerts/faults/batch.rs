@@ -9,8 +9,8 @@ use reqwest::Method;
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::{Scene, shorter};
 use crate::eventually::eventually;
+use crate::scene::{Scene, shorter};
 
 /// Two hours, and some.
 const STALE_PATIENCE: Duration = Duration::from_secs(420);

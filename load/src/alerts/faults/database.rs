@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection};
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::Scene;
+use crate::scene::Scene;
 
 /// Above a hundred together with those of the programs, below the two hundred that the stack's Postgres takes.
 const CONNECTIONS: usize = 110;

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::Scene;
+use crate::scene::Scene;
 
 pub(in crate::alerts) const FAULTS: &[Fault] = &[Fault {
     what: "the only broker is killed",

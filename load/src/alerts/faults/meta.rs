@@ -12,7 +12,7 @@ use stack::Signal;
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::Scene;
+use crate::scene::Scene;
 
 pub(in crate::alerts) const FAULTS: &[Fault] = &[
     Fault {

@@ -9,12 +9,12 @@ use schemas::{Envelope, EventId, OrderId, Timestamp, Topic};
 
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
-use crate::alerts::gateway::Mood;
-use crate::alerts::history;
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::{ORDERS_PER_SECOND, SKUS, Scene, shorter};
 use crate::eventually::eventually;
 use crate::records::{Record, Records};
+use crate::scene::gateway::Mood;
+use crate::scene::history;
+use crate::scene::{ORDERS_PER_SECOND, SKUS, Scene, shorter};
 
 /// From the fault to the end that is told: a window of half an hour and a quarter more, twice, in faster time.
 const LENGTH_OF_YESTERDAY: Duration = Duration::from_secs(420);

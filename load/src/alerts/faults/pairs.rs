@@ -8,10 +8,10 @@ use futures::FutureExt;
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::Scene;
 use crate::alerts::second::Watcher;
 use crate::eventually::eventually;
 use crate::pipeline::free_addresses;
+use crate::scene::Scene;
 
 pub(in crate::alerts) const FAULTS: &[Fault] = &[
     Fault {

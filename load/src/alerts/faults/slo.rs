@@ -6,7 +6,7 @@ use futures::FutureExt;
 
 use crate::alerts::fault::{Fault, alert};
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::{ORDERS_PER_SECOND, Scene};
+use crate::scene::{ORDERS_PER_SECOND, Scene};
 
 /// An hour of `for`, and the windows before it.
 const SLOW_PATIENCE: Duration = Duration::from_secs(300);

@@ -7,12 +7,12 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
-use crate::alerts::gateway::Mood;
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::{ORDERS_PER_SECOND, PARTITIONS, Scene};
 use crate::eventually::eventually;
 use crate::pipeline::{READY_PATIENCE, STOP_PATIENCE};
 use crate::records::{Record, Records};
+use crate::scene::gateway::Mood;
+use crate::scene::{ORDERS_PER_SECOND, PARTITIONS, Scene};
 
 pub(in crate::alerts) const FAULTS: &[Fault] = &[
     Fault {

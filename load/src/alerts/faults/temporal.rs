@@ -17,10 +17,10 @@ use workflows::{Deadlines, Fact, FactKind, Settings, Supervisor, SupervisorOptio
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
 use crate::alerts::proof::Proof;
-use crate::alerts::scene::{Scene, shorter};
 use crate::eventually::eventually;
 use crate::pipeline::READY_PATIENCE;
 use crate::process::Signal;
+use crate::scene::{Scene, shorter};
 
 /// An hour, and the window and `for` behind it.
 const LONG_PATIENCE: Duration = Duration::from_secs(300);

@@ -1,5 +1,11 @@
-//! What alerts are proven on: one stack whose watchers live in faster time, the pipeline with each stage in a process of its
-//! own, ordinary orders, and the ends where alerts arrive. Faults break its parts, and must leave them whole.
+//! What alerts and boards are proven on: one stack whose watchers live in faster time, the pipeline with each stage in a process
+//! of its own, ordinary orders, and the ends where alerts arrive. Whoever breaks its parts must leave them whole.
+
+pub(crate) mod background;
+pub(crate) mod gateway;
+pub(crate) mod history;
+pub(crate) mod prometheus;
+pub(crate) mod receiver;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,22 +21,25 @@ use stack::{Ports, Progress, Stack, StackOptions};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
 
-use super::FASTER;
-use super::background::Background;
-use super::gateway::Gateway;
-use super::prometheus::Prometheus;
-use super::receiver::Receiver;
+use self::background::Background;
+use self::gateway::Gateway;
+use self::prometheus::Prometheus;
+use self::receiver::Receiver;
 use crate::eventually::eventually;
 use crate::pipeline::{Pipeline, Producer, READY_PATIENCE, STOP_PATIENCE, Setup, free_addresses};
 use crate::process::{Process, Spec};
 use crate::signals::Signals;
 
+/// How many times as fast as in `prometheus/` time passes for Prometheus and Alertmanager: a day takes an hour, a scrape
+/// comes every 0.625 s, and every window holds as many of them as before.
+pub(crate) const FASTER: u32 = 24;
+
 /// Few enough to start quickly; as many lanes, so that a partition that is held up holds up no other.
-pub(super) const PARTITIONS: u32 = 4;
-pub(super) const SKUS: u32 = 100;
+pub(crate) const PARTITIONS: u32 = 4;
+pub(crate) const SKUS: u32 = 100;
 
 /// Enough for every window to hold some, little enough for two cores.
-pub(super) const ORDERS_PER_SECOND: u32 = 20;
+pub(crate) const ORDERS_PER_SECOND: u32 = 20;
 
 /// Temporal's development server has to share those two cores.
 const SUPERVISED_PER_SECOND: u32 = 6;
@@ -38,26 +47,26 @@ const SUPERVISED_PER_SECOND: u32 = 6;
 /// How long servers may take to answer again.
 const SERVER_PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) struct Scene {
-    pub(super) stack: Arc<Stack>,
-    pub(super) pipeline: Pipeline,
-    pub(super) producer: Mutex<Producer>,
-    pub(super) lag_exporter: Mutex<Process>,
+pub(crate) struct Scene {
+    pub(crate) stack: Arc<Stack>,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) producer: Mutex<Producer>,
+    pub(crate) lag_exporter: Mutex<Process>,
     /// The auditor, as the batch job that it is.
-    pub(super) reconciler: Mutex<Process>,
+    pub(crate) reconciler: Mutex<Process>,
     worker: Option<Mutex<Process>>,
     stages: BTreeMap<&'static str, Mutex<Process>>,
-    pub(super) gateway: Gateway,
-    pub(super) receiver: Receiver,
-    pub(super) prometheus: Prometheus,
-    pub(super) orders: Background,
+    pub(crate) gateway: Gateway,
+    pub(crate) receiver: Receiver,
+    pub(crate) prometheus: Prometheus,
+    pub(crate) orders: Background,
     http: reqwest::Client,
     pushgateway: String,
 }
 
 impl Scene {
-    /// Brings everything up. With `temporal`, orders have workflows.
-    pub(super) async fn open(
+    /// Brings everything up. With `temporal`, orders have workflows. None come in yet.
+    pub(crate) async fn open(
         state_dir: &Path,
         temporal: bool,
         signals: Option<&Signals>,
@@ -94,7 +103,7 @@ impl Scene {
         };
         let (prometheus, pushgateway) = (url("PROMETHEUS_URL")?, url("PUSHGATEWAY_URL")?);
         let directory = stack.state_dir().join("programs");
-        let mut pipeline = Pipeline::separate(&stack, "alerts", &directory).await?;
+        let mut pipeline = Pipeline::separate(&stack, "scene", &directory).await?;
         pipeline.keep_from_terminal();
         if temporal {
             pipeline.supervise(&stack)?;
@@ -121,17 +130,21 @@ impl Scene {
         pipeline.set_up(setup).await?;
         let producer = pipeline.start_producer(|spec| spec).await?;
         let names = consumers::stages::CATALOGUE.iter().map(|stage| stage.name);
+        let [lag, worker, sdk, signals, nowhere] = free_addresses()?;
         let mut stages = BTreeMap::new();
         for name in names.filter(|name| temporal || *name != "workflow") {
-            stages.insert(name, Mutex::new(pipeline.launch_stages(name, &[name], |spec| spec)?));
+            // Only the stage that signals Temporal has a client there, whose metrics have a port of their own.
+            let told = |spec: Spec| match name {
+                "workflow" => spec.with("TEMPORAL_CLIENT_METRICS_ADDRESS", signals.to_string()),
+                _ => spec,
+            };
+            stages.insert(name, Mutex::new(pipeline.launch_stages(name, &[name], told)?));
         }
-        let [lag, worker, sdk, nowhere] = free_addresses()?;
         let lag_exporter = Process::start(pipeline.lag_exporter("lag-exporter", lag))?;
         let worker_process =
             temporal.then(|| Process::start(pipeline.worker("worker", worker, sdk))).transpose()?;
         let reconciler = Process::start(reconciler(&pipeline, &pushgateway, nowhere))?;
-        let rate = if temporal { SUPERVISED_PER_SECOND } else { ORDERS_PER_SECOND };
-        let orders = Background::start(producer.client.clone(), rate, SKUS)?;
+        let orders = Background::start(producer.client.clone(), SKUS)?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build();
         let scene = Self {
             prometheus: Prometheus::at(&prometheus)?,
@@ -148,7 +161,7 @@ impl Scene {
             orders,
             pushgateway,
         };
-        scene.announce(lag, worker, sdk).await?;
+        scene.announce(lag, worker, &[sdk, signals]).await?;
         scene.ready().await?;
         Ok(scene)
     }
@@ -158,7 +171,7 @@ impl Scene {
         &self,
         lag: SocketAddr,
         worker: SocketAddr,
-        sdk: SocketAddr,
+        temporal: &[SocketAddr],
     ) -> anyhow::Result<()> {
         let producer = self.producer.lock().await.process.admin();
         self.targets("order_processing_api", &[producer])?;
@@ -170,7 +183,7 @@ impl Scene {
         self.targets("consumers", &stages)?;
         if self.worker.is_some() {
             self.targets("worker", &[worker])?;
-            self.targets("temporal", &[sdk])?;
+            self.targets("temporal", temporal)?;
         }
         Ok(())
     }
@@ -186,44 +199,44 @@ impl Scene {
         Ok(())
     }
 
-    pub(super) fn targets(&self, job: &str, addresses: &[SocketAddr]) -> anyhow::Result<()> {
+    pub(crate) fn targets(&self, job: &str, addresses: &[SocketAddr]) -> anyhow::Result<()> {
         let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
         self.stack.set_targets(job, &addresses)
     }
 
     /// The process of a stage.
-    pub(super) async fn stage(&self, name: &str) -> anyhow::Result<MutexGuard<'_, Process>> {
+    pub(crate) async fn stage(&self, name: &str) -> anyhow::Result<MutexGuard<'_, Process>> {
         let stage = self.stages.get(name);
         Ok(stage.with_context(|| format!("{name} does not run here"))?.lock().await)
     }
 
-    pub(super) async fn worker(&self) -> anyhow::Result<MutexGuard<'_, Process>> {
+    pub(crate) async fn worker(&self) -> anyhow::Result<MutexGuard<'_, Process>> {
         Ok(self.worker.as_ref().context("no worker runs here")?.lock().await)
     }
 
     /// A file of settings for clients of Temporal.
-    pub(super) fn temporal_profile(&self) -> anyhow::Result<String> {
+    pub(crate) fn temporal_profile(&self) -> anyhow::Result<String> {
         let address = self.stack.env()?.into_iter().find(|(name, _)| *name == "TEMPORAL_ADDRESS");
         let (_, address) = address.context("this stack has no Temporal")?;
         Ok(format!("[profile.default]\naddress = \"{address}\""))
     }
 
     /// Where the worker looks for work.
-    pub(super) fn task_queue(&self) -> String {
+    pub(crate) fn task_queue(&self) -> String {
         format!("{}orders", self.pipeline.prefix())
     }
 
-    /// Orders per second when nothing else is wanted.
-    pub(super) fn usual_rate(&self) -> u32 {
+    /// Orders per second that go well with every window and with two cores.
+    pub(crate) fn usual_rate(&self) -> u32 {
         if self.worker.is_some() { SUPERVISED_PER_SECOND } else { ORDERS_PER_SECOND }
     }
 
-    pub(super) fn topic(&self, topic: Topic) -> String {
+    pub(crate) fn topic(&self, topic: Topic) -> String {
         self.pipeline.prefix().topic(topic)
     }
 
     /// A connection to the pipeline's database that may hold a transaction for as long as a fault lasts.
-    pub(super) async fn database(&self) -> anyhow::Result<PgConnection> {
+    pub(crate) async fn database(&self) -> anyhow::Result<PgConnection> {
         let options = self
             .pipeline
             .database()
@@ -233,7 +246,7 @@ impl Scene {
     }
 
     /// Breaks or mends a server of the stack.
-    pub(super) async fn server(
+    pub(crate) async fn server(
         &self,
         act: impl FnOnce(&Stack) -> anyhow::Result<()> + Send + 'static,
     ) -> anyhow::Result<()> {
@@ -242,7 +255,7 @@ impl Scene {
     }
 
     /// Talks to the Pushgateway as any job may; answers the status.
-    pub(super) async fn push(
+    pub(crate) async fn push(
         &self,
         method: Method,
         group: &str,
@@ -254,19 +267,19 @@ impl Scene {
     }
 
     /// Runs the auditor once, as a person would; whatever it finds.
-    pub(super) async fn reconcile_now(&self) -> anyhow::Result<bool> {
+    pub(crate) async fn reconcile_now(&self) -> anyhow::Result<bool> {
         let run = ["reconcile", "--push", &self.pushgateway];
         Ok(self.pipeline.try_tool(&run).await?.status.success())
     }
 
     /// Waits until Postgres takes connections again.
-    pub(super) async fn database_answers(&self) -> anyhow::Result<()> {
+    pub(crate) async fn database_answers(&self) -> anyhow::Result<()> {
         eventually(SERVER_PATIENCE, "Postgres answers", async || self.database().await.map(drop))
             .await
     }
 
     /// Stops every program in order, then the servers, and removes them.
-    pub(super) async fn close(self) -> anyhow::Result<()> {
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
         let Self { stack, producer, lag_exporter, reconciler, worker, stages, orders, .. } = self;
         drop(orders);
         let programs = stages.into_values().chain([lag_exporter, reconciler]).chain(worker);
@@ -291,6 +304,6 @@ fn reconciler(pipeline: &Pipeline, pushgateway: &str, admin: SocketAddr) -> Spec
 }
 
 /// `seconds` of the files in `prometheus/`, here.
-pub(super) fn shorter(seconds: u64) -> Duration {
+pub(crate) fn shorter(seconds: u64) -> Duration {
     Duration::from_secs(seconds) / FASTER
 }

@@ -1,8 +1,9 @@
-//! A payment gateway on a real HTTP server, whose mood can be changed.
+//! A payment gateway on a real HTTP server, whose mood can be changed. It remembers what it decided, and when.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use axum::extract::State;
@@ -13,10 +14,12 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::prometheus::now;
+
 /// What it does with charges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     /// Captures every charge.
     Good,
     /// Declines every second one.
@@ -27,7 +30,7 @@ pub(super) enum Mood {
 
 /// The gateway.
 #[derive(Clone, Debug)]
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     address: SocketAddr,
     inner: Arc<Inner>,
 }
@@ -36,14 +39,27 @@ pub(super) struct Gateway {
 struct Inner {
     mood: AtomicU8,
     requests: AtomicU64,
+    decided: Mutex<BTreeMap<String, Decision>>,
+}
+
+/// What became of a charge; a repeat of it changes nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decision {
+    /// In seconds since 1970.
+    pub(crate) at: f64,
+    pub(crate) declined: bool,
 }
 
 impl Gateway {
     /// Serves until this process ends.
-    pub(super) async fn serve() -> anyhow::Result<Self> {
+    pub(crate) async fn serve() -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.context("listen for payments")?;
-        let inner = Inner { mood: AtomicU8::new(Mood::Good as u8), requests: AtomicU64::new(0) };
+        let inner = Inner {
+            mood: AtomicU8::new(Mood::Good as u8),
+            requests: AtomicU64::new(0),
+            decided: Mutex::default(),
+        };
         let this = Self { address: listener.local_addr()?, inner: Arc::new(inner) };
         let routes = Router::new()
             .route("/charges", post(charge))
@@ -53,11 +69,24 @@ impl Gateway {
         Ok(this)
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(super) fn set(&self, mood: Mood) {
+    /// Every charge that was decided.
+    pub(crate) fn decisions(&self) -> Vec<Decision> {
+        let decided = self.inner.decided.lock().expect("no code panics while it holds this lock");
+        decided.values().copied().collect()
+    }
+
+    fn decide(&self, key: &str, declined: bool) {
+        let decision = Decision { at: now(), declined };
+        let mut decided =
+            self.inner.decided.lock().expect("no code panics while it holds this lock");
+        decided.entry(key.to_owned()).or_insert(decision);
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
         self.inner.mood.store(mood as u8, Ordering::Relaxed);
     }
 }
@@ -76,7 +105,9 @@ async fn charge(State(gateway): State<Gateway>, headers: HeaderMap) -> Response 
     }
     // By the key, so that a repeated charge has the same fate.
     let chosen = key.bytes().last().is_some_and(|last| last % 2 == 0);
-    if mood == Mood::Declining as u8 && chosen {
+    let declined = mood == Mood::Declining as u8 && chosen;
+    gateway.decide(key, declined);
+    if declined {
         let why = Json(json!({"reason": "insufficient_funds"}));
         return (StatusCode::PAYMENT_REQUIRED, why).into_response();
     }

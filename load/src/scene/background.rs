@@ -1,4 +1,4 @@
-//! Ordinary orders, at a steady rate, for as long as the alerts are looked at: without them nothing that is wrong would show.
+//! Ordinary orders, at a steady rate, for as long as somebody looks: without them nothing that is wrong would show.
 //!
 //! Every order is asked for once. What is refused is not asked for again, so that a broken pipeline is not also loaded.
 
@@ -24,7 +24,7 @@ const SLOW: Duration = Duration::from_millis(400);
 
 /// The orders' source; it dries up with its handle.
 #[derive(Debug)]
-pub(super) struct Background {
+pub(crate) struct Background {
     /// Orders per second.
     rate: watch::Sender<u32>,
     /// Of a thousand orders, those whose client sends them slowly.
@@ -40,8 +40,8 @@ struct Clients {
 }
 
 impl Background {
-    /// Starts; orders are generated from `skus` articles.
-    pub(super) fn start(client: Client, per_second: u32, skus: u32) -> anyhow::Result<Self> {
+    /// Is there, and places nothing until it is given a rate; orders are generated from `skus` articles.
+    pub(crate) fn start(client: Client, skus: u32) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(15)).no_proxy().build();
         let slow_per_mille = Arc::new(AtomicU32::new(0));
         let clients = Clients {
@@ -49,17 +49,17 @@ impl Background {
             slow: http.context("build an HTTP client")?,
             slow_per_mille: slow_per_mille.clone(),
         };
-        let (rate, wanted) = watch::channel(per_second);
+        let (rate, wanted) = watch::channel(0);
         let task = tokio::spawn(place(clients, wanted, skus));
         Ok(Self { rate, slow_per_mille, task })
     }
 
     /// 0 holds them back.
-    pub(super) fn set_rate(&self, per_second: u32) {
+    pub(crate) fn set_rate(&self, per_second: u32) {
         self.rate.send_replace(per_second);
     }
 
-    pub(super) fn set_slow(&self, per_mille: u32) {
+    pub(crate) fn set_slow(&self, per_mille: u32) {
         self.slow_per_mille.store(per_mille, Ordering::Relaxed);
     }
 }

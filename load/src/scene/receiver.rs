@@ -16,28 +16,28 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-pub(super) type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// One alert of one notification.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
-    pub(super) at: Instant,
-    pub(super) firing: bool,
-    pub(super) labels: Labels,
-    pub(super) annotations: Labels,
+pub(crate) struct Told {
+    pub(crate) at: Instant,
+    pub(crate) firing: bool,
+    pub(crate) labels: Labels,
+    pub(crate) annotations: Labels,
 }
 
 impl Told {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.labels.get("alertname").map_or("", String::as_str)
     }
 }
 
 /// Where alerts arrive.
 #[derive(Clone, Debug)]
-pub(super) struct Receiver {
-    pub(super) http: u16,
-    pub(super) mail: u16,
+pub(crate) struct Receiver {
+    pub(crate) http: u16,
+    pub(crate) mail: u16,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -66,7 +66,7 @@ struct Alert {
 
 impl Receiver {
     /// Receives until this process ends.
-    pub(super) async fn listen() -> anyhow::Result<Self> {
+    pub(crate) async fn listen() -> anyhow::Result<Self> {
         let bind =
             async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen for alerts");
         let (web, mail) = (bind().await?, bind().await?);
@@ -89,17 +89,17 @@ impl Receiver {
     }
 
     /// From here on `end` refuses what it is sent, as after its token was revoked; `None` heals it.
-    pub(super) fn refuse(&self, end: Option<&'static str>) {
+    pub(crate) fn refuse(&self, end: Option<&'static str>) {
         self.seen().refuses = end;
     }
 
     /// What was told since `from`, in order.
-    pub(super) fn since(&self, from: Instant) -> Vec<Told> {
+    pub(crate) fn since(&self, from: Instant) -> Vec<Told> {
         self.seen().told.iter().filter(|told| told.at >= from).cloned().collect()
     }
 
     /// Alerts whose last word is that they fire.
-    pub(super) fn firing(&self) -> Vec<Labels> {
+    pub(crate) fn firing(&self) -> Vec<Labels> {
         let mut last: BTreeMap<Labels, bool> = BTreeMap::new();
         for told in &self.seen().told {
             last.insert(told.labels.clone(), told.firing);
@@ -108,7 +108,7 @@ impl Receiver {
     }
 
     /// The longest time since `from` in which the dead man heard nothing; until now, if he still waits.
-    pub(super) fn longest_silence(&self, from: Instant) -> Duration {
+    pub(crate) fn longest_silence(&self, from: Instant) -> Duration {
         let seen = self.seen();
         let heard = seen.watchdog.iter().filter(|at| **at >= from).copied();
         let mut last = from;
@@ -121,7 +121,7 @@ impl Receiver {
     }
 
     /// How many messages each end got.
-    pub(super) fn messages(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn messages(&self) -> BTreeMap<String, u64> {
         self.seen().messages.clone()
     }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use tokio::process::Command;
 
-use super::scene::{Scene, shorter};
+use super::{Scene, shorter};
 
 /// Makes `series` have had `value` at this time yesterday, for `length` from now on. Prometheus sees it within a minute.
-pub(super) async fn yesterday(
+pub(crate) async fn yesterday(
     scene: &Scene,
     series: &str,
     value: f64,

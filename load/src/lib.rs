@@ -16,3 +16,4 @@ pub mod targets;
 pub mod run;
 mod scene;
 pub mod alerts;
+pub mod boards;

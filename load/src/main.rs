@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use load::alerts::{self, AlertsArgs};
 use load::bench::{self, BenchArgs};
+use load::boards::{self, BoardsArgs};
 use load::demo::{self, DemoArgs};
 use load::run::{self, RunArgs};
 use load::targets::{self, TargetsArgs};
@@ -36,6 +37,10 @@ enum Command {
     ///
     /// The last line is the verdict. Ctrl-C takes everything down.
     Alerts(AlertsArgs),
+    /// Prove Grafana's boards: a real run with faults, every query asked, and what they show compared with what happened
+    ///
+    /// Brings up servers of its own and removes them afterwards. The last line is the verdict. Ctrl-C takes everything down.
+    Boards(BoardsArgs),
     /// Print targets for vegeta, each an order of its own
     Targets(TargetsArgs),
 }
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => runtime.block_on(bench::run(args)),
         Command::Run(args) => runtime.block_on(run::run(args)),
         Command::Alerts(args) => runtime.block_on(alerts::run(args)),
+        Command::Boards(args) => runtime.block_on(boards::run(args)),
         Command::Targets(args) => targets::run(&args),
     });
     match ended {

@@ -29,6 +29,7 @@ pub use options::{Ports, StackOptions};
 pub use ports::free as free_ports;
 pub use process::Signal;
 pub use progress::Progress;
+pub use servers::shortened::shortened;
 pub use stack::{Down, Stack, install};
 pub use status::{Condition, ServerStatus, table};
 pub use wait::Interrupt;

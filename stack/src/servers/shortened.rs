@@ -38,8 +38,8 @@ const SLOWLY: [&str; 2] = ["    scrape_interval: 2s", "    scrape_timeout: 2s"];
 const ORDER_BOUNDS: [f64; 12] =
     [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 
-/// `text`, a file of `prometheus/`, in time that runs `factor` times as fast; the same for 1.
-pub(crate) fn shortened(text: &str, factor: u32) -> String {
+/// `text`, a file of `prometheus/` or an expression of a board, in time that runs `factor` times as fast; the same for 1.
+pub fn shortened(text: &str, factor: u32) -> String {
     if factor <= 1 {
         return text.to_owned();
     }

@@ -7,10 +7,10 @@ BUILD := $(CARGO) build --release --locked --workspace --bins
 BIN := target/release
 TEST_STACK := $(CURDIR)/target/test-stack
 
-.PHONY: help setup build demo up down check fmt lint doc deny rules test bench load faults alerts clean
+.PHONY: help setup build demo up down check fmt lint doc deny rules test bench load faults alerts boards boards-check dashboards clean
 
 help: ## Show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Install what the build needs (Debian; asks for nothing else)
 	@bash scripts/setup
@@ -55,6 +55,15 @@ faults: setup ## The long suite: zombies, lost brokers, lost databases, a random
 
 alerts: build ## Every alert by a real fault, in faster time, on servers of its own (ALERTS=DeadLetters,JobGone for some)
 	$(BIN)/order-load alerts $(if $(ALERTS),--only $(ALERTS)) $(ALERTS_ARGS)
+
+boards: build ## Grafana's boards on a real run with faults: every query answers, and what they show is what happened
+	$(BIN)/order-load boards $(BOARDS_ARGS)
+
+dashboards: setup ## A board in the terminal, without Grafana (BOARD=pipeline, or all; PROMETHEUS_URL, else that of make demo)
+	@bash scripts/dashboards show $(or $(BOARD),pipeline)
+
+boards-check: setup ## Whether the viewer of make dashboards takes every board
+	@bash scripts/dashboards check
 
 bench: build ## How fast, next to how fast it could be
 	$(BIN)/order-load bench $(BENCH_ARGS)

@@ -11,6 +11,9 @@ use crate::scene::shorter;
 const OF_A_RATE: f64 = 0.12;
 /// Of a rate over a handful of scrapes, averaged; and of workflows, which end a while after their order.
 const OF_A_SHORT_RATE: f64 = 0.2;
+/// Of one step of a counter, as a rate over a few scrapes has it: extrapolated, when one of them was late, to nearly half
+/// as much again.
+const OF_A_STEP: f64 = 0.45;
 /// Of a total, by extrapolation.
 const OF_A_TOTAL: f64 = 0.02;
 /// Of a share of some dozens.
@@ -191,7 +194,7 @@ fn done(happened: &Happened) -> anyhow::Result<Vec<Known>> {
         // A rate over a window that held all of them, times its length.
         let look = Look::Peak((happened.begun, done.at), window());
         let count = *count as f64;
-        let here = Known::new(place, look, count, count * OF_A_SHORT_RATE);
+        let here = Known::new(place, look, count, count * OF_A_STEP);
         known.push(here.with("stage", stage).with("code", code));
     }
     Ok(known)

@@ -84,7 +84,8 @@ impl Choice {
             text.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value)
         };
         let filled = replaced(expression.to_owned(), "time_range", &self.time_range);
-        let filled = stack::shortened(&filled, FASTER);
+        // A file ends with a line, an expression does not.
+        let filled = stack::shortened(&filled, FASTER).trim_end().to_owned();
         let rate_interval = (step + scrape_seconds()).max(4.0 * scrape_seconds());
         let rate_interval = format!("{:.0}ms", rate_interval * 1000.0);
         let mut filled = replaced(filled, "__rate_interval", &rate_interval);

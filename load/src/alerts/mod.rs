@@ -2,7 +2,7 @@
 //!
 //! Promises that an alert counts as proven only when it arrived at the other end of Alertmanager with its labels and a whole
 //! text, when its end arrived after the fault was mended, and when nothing else was told but what the fault's entry in
-//! the catalogue names with a reason. Time runs [`FASTER`](crate::scene::FASTER) for those that watch; whatever happens, all of
+//! the catalogue names with a reason. Time runs `scene::FASTER` for those that watch; whatever happens, all of
 //! it is taken down.
 
 mod catalogue;

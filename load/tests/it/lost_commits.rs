@@ -58,7 +58,7 @@ impl Network {
                 // The text of a simple query ends with a zero, and nothing is sent after it before its answer.
                 if buffer[..read].ends_with(b"commit\0") {
                     let commit = self.commits.fetch_add(1, Ordering::Relaxed);
-                    losing.store(commit % LOST_EVERY == 0, Ordering::Relaxed);
+                    losing.store(commit.is_multiple_of(LOST_EVERY), Ordering::Relaxed);
                 }
                 if to_server.write_all(&buffer[..read]).await.is_err() {
                     return;

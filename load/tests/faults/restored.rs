@@ -24,16 +24,17 @@ async fn a_database_restored_from_a_backup_reads_what_it_lacks_from_kafka_again(
     let stages = world.stages(&[]).await;
     let _worker = world.pipeline.start_worker("worker", |spec| spec).await.unwrap();
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
-    let run = Run { concurrency: 8, patience: PATIENCE, ..Run::default() };
+    // Each with keys of its own.
+    let run = || Run { concurrency: 8, patience: PATIENCE, ..Run::default() };
     let data = servers.stack().data_dir("postgres").unwrap();
     let backup = data.with_file_name("postgres-backup");
 
     // In the middle of their way, so that the backup has effects that wait to be told.
-    producer.client.place_all(mixed_orders(BEFORE, 70), &run, |_| ()).await.unwrap();
+    producer.client.place_all(mixed_orders(BEFORE, 70), &run(), |_| ()).await.unwrap();
     servers.stop("postgres").await;
     copy(&data, &backup);
     servers.restart("postgres").await;
-    producer.client.place_all(mixed_orders(SINCE, 71), &run, |_| ()).await.unwrap();
+    producer.client.place_all(mixed_orders(SINCE, 71), &run(), |_| ()).await.unwrap();
     world.expect_reconciled(ALL).await;
 
     servers.kill("postgres").await;

@@ -86,6 +86,16 @@ pub(in crate::alerts) const FAULTS: &[Fault] = &[
 ];
 
 async fn killed(scene: &Scene, proof: &Proof<'_>) -> anyhow::Result<()> {
+    // Nobody misses a worker that was never seen.
+    let pollers =
+        format!("task_queue:temporal_num_pollers:sum{{task_queue=\"{}\"}}", scene.task_queue());
+    eventually(PATIENCE, "Prometheus knows the worker", async || {
+        let pollers = scene.prometheus.value(&pollers).await?.context("nobody polls")?;
+        anyhow::ensure!(pollers > 0.0, "{pollers} poll");
+        Ok(())
+    })
+    .await?;
+    proof.begins();
     let mut worker = scene.worker().await?;
     worker.kill().await?;
     let arrived = proof.arrives(PATIENCE).await;

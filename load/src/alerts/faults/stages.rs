@@ -12,7 +12,7 @@ use crate::eventually::eventually;
 use crate::pipeline::{READY_PATIENCE, STOP_PATIENCE};
 use crate::records::{Record, Records};
 use crate::scene::gateway::Mood;
-use crate::scene::{ORDERS_PER_SECOND, PARTITIONS, Scene};
+use crate::scene::{ORDERS_PER_SECOND, PARTITIONS, Scene, shorter};
 
 pub(in crate::alerts) const FAULTS: &[Fault] = &[
     Fault {
@@ -144,6 +144,16 @@ async fn killed(scene: &Scene, proof: &Proof<'_>) -> anyhow::Result<()> {
 }
 
 async fn locked(scene: &Scene, proof: &Proof<'_>) -> anyhow::Result<()> {
+    // What drops is compared with what was before.
+    let before = shorter(600).as_millis();
+    let before = format!("stage:stage_events:rate5m{{stage=\"payment\"}} offset {before}ms");
+    eventually(PATIENCE, "the stage has a past", async || {
+        let rate = scene.prometheus.value(&before).await?.context("it has none")?;
+        anyhow::ensure!(rate > f64::from(ORDERS_PER_SECOND) / 2.0, "{rate} events per second");
+        Ok(())
+    })
+    .await?;
+    proof.begins();
     let mut db = scene.database().await?;
     let mut lock = db.begin().await.context("begin")?;
     sqlx::query("lock table payments in exclusive mode")

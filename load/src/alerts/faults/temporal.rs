@@ -76,6 +76,7 @@ pub(in crate::alerts) const FAULTS: &[Fault] = &[
             ("ConsumerGone", "a frozen process does not answer"),
             ("ConsumerStuck", "the stage is frozen"),
             ("TargetDown", "a frozen process does not answer"),
+            ("OutboxStuck", "its last batch is told, and not noted as told"),
             ("ThroughputDrop", "the stage is frozen"),
             ("SlowOrderProcessing", "orders that waited for it are final late"),
         ],

@@ -11,9 +11,9 @@ use crate::scene::shorter;
 const OF_A_RATE: f64 = 0.12;
 /// Of a rate over a handful of scrapes, averaged; and of workflows, which end a while after their order.
 const OF_A_SHORT_RATE: f64 = 0.2;
-/// Of one step of a counter, as a rate over a few scrapes has it: extrapolated, when one of them was late, to nearly half
-/// as much again.
-const OF_A_STEP: f64 = 0.45;
+/// Of one step of a counter, as a rate over a few scrapes has it: extrapolated, when some of them were late, to nearly twice
+/// as much. That it shows at all, and not sixty of it, is what this can tell.
+const OF_A_STEP: f64 = 0.9;
 /// Of a total, by extrapolation.
 const OF_A_TOTAL: f64 = 0.02;
 /// Of a share of some dozens.

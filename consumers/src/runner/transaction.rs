@@ -95,7 +95,7 @@ impl<S: Stage> Attempt<'_, S> {
             () = revoked.cancelled() => return Err(Failure::Revoked),
         };
         let prepared = prepared
-            .map_err(|fault| Failure::Fault { fault, seen: self.records(&self.intake.events) })?;
+            .map_err(|fault| Failure::Fault { fault, seen: records(&self.intake.events) })?;
         let prepared_at = SystemTime::now();
         crash_point(S::NAME, "prepared");
         // Never cancelled by anything but this deadline, and then the connection goes with it: a `begin` or `commit`
@@ -128,21 +128,6 @@ impl<S: Stage> Attempt<'_, S> {
         self.write(db, prepared).await
     }
 
-    /// Whether the first `count` events can be applied; nothing is kept.
-    pub(crate) async fn probe(&self, db: &mut Session<'_>, count: usize) -> Result<bool, Failure> {
-        let events = &self.intake.events[..count];
-        let fault = |fault| Failure::Fault { fault, seen: self.records(events) };
-        let prepared = self.stage.prepare(&mut *db, events).await.map_err(fault)?;
-        db.begin().await?;
-        let applied = self.stage.apply(&mut *db, events, &prepared).await;
-        db.rollback().await?;
-        match applied {
-            Ok(_) => Ok(true),
-            Err(Fault::Unattributed(_)) => Ok(false),
-            Err(other) => Err(fault(other)),
-        }
-    }
-
     async fn write(
         &self,
         db: &mut Session<'_>,
@@ -162,7 +147,7 @@ impl<S: Stage> Attempt<'_, S> {
         let outcome = if ready.is_empty() {
             Outcome::default()
         } else {
-            let seen = self.records(&ready);
+            let seen = records(&ready);
             let applied = self.stage.apply(&mut *db, &ready, prepared).await;
             applied.map_err(|fault| Failure::Fault { fault, seen })?
         };
@@ -267,10 +252,28 @@ impl<S: Stage> Attempt<'_, S> {
         outgoing.push(dead_letter_copy::of(S::NAME, self.prefix, &letter));
         Ok(())
     }
+}
 
-    fn records(&self, events: &[Received]) -> Vec<usize> {
-        events.iter().map(|event| event.record).collect()
+/// Whether the database takes all of `events`; nothing is kept.
+pub(crate) async fn probe<S: Stage>(
+    stage: &S,
+    db: &mut Session<'_>,
+    events: &[Received],
+) -> Result<bool, Failure> {
+    let fault = |fault| Failure::Fault { fault, seen: records(events) };
+    let prepared = stage.prepare(&mut *db, events).await.map_err(fault)?;
+    db.begin().await?;
+    let applied = stage.apply(&mut *db, events, &prepared).await;
+    db.rollback().await?;
+    match applied {
+        Ok(_) => Ok(true),
+        Err(Fault::Unattributed(_)) => Ok(false),
+        Err(other) => Err(fault(other)),
     }
+}
+
+fn records(events: &[Received]) -> Vec<usize> {
+    events.iter().map(|event| event.record).collect()
 }
 
 /// Whoever is told of a batch relies on it, so it must be on disk first. A batch that nobody is told of may still be lost

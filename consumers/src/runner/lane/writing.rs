@@ -8,8 +8,8 @@ use crate::runner::backoff::Backoff;
 use crate::runner::batch::Batch;
 use crate::runner::intake::{Intake, sentence};
 use crate::runner::progress::Partition;
-use crate::runner::transaction::{Attempt, Committed, Failure};
-use crate::stage::{Fault, Rejection, Stage};
+use crate::runner::transaction::{Attempt, Committed, Failure, probe};
+use crate::stage::{Fault, Received, Rejection, Stage};
 use crate::store::progress;
 
 impl<S: Stage> Lane<S> {
@@ -88,8 +88,7 @@ impl<S: Stage> Lane<S> {
                         error = sentence(error.as_ref()),
                         "the database refuses some record of a batch; looking for it"
                     );
-                    let culprit =
-                        self.find_culprit(partition, batch, &intake, &mut backoff).await?;
+                    let culprit = self.find_culprit(&intake.events, &mut backoff).await?;
                     let rejection = Rejection {
                         event: culprit,
                         code: "database_refused",
@@ -136,26 +135,15 @@ impl<S: Stage> Lane<S> {
     /// The first event that the database refuses: the last one of the shortest refused prefix.
     async fn find_culprit(
         &mut self,
-        partition: &Arc<Partition>,
-        batch: &Batch,
-        intake: &Intake,
+        events: &[Received],
         backoff: &mut Backoff,
     ) -> Result<usize, Stop> {
         let shared = self.shared.clone();
-        let attempt = Attempt {
-            stage: &shared.stage,
-            prefix: &shared.prefix,
-            partition,
-            batch,
-            intake,
-            next_offset: 0,
-            acknowledged: &[],
-        };
-        let (mut good, mut bad) = (0, intake.events.len());
+        let (mut good, mut bad) = (0, events.len());
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
             let probed = match self.session().await {
-                Ok(mut db) => attempt.probe(&mut db, middle).await,
+                Ok(mut db) => probe(&shared.stage, &mut db, &events[..middle]).await,
                 Err(error) => Err(error.into()),
             };
             match probed {

@@ -14,6 +14,7 @@ pub mod demo;
 pub mod bench;
 pub mod targets;
 pub mod run;
+mod notification;
 mod scene;
 pub mod alerts;
 pub mod boards;

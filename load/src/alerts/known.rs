@@ -2,8 +2,9 @@
 
 use anyhow::{Context, ensure};
 
+use crate::notification::Labels;
 use crate::scene::prometheus::Active;
-use crate::scene::receiver::{Labels, Told};
+use crate::scene::receiver::Told;
 
 /// An alert that may be there at any time, and why.
 pub(super) struct Always {

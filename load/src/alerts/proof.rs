@@ -11,7 +11,8 @@ use super::fault::{Expected, Fault};
 use super::known::{self, ALWAYS};
 use super::say;
 use crate::eventually::eventually;
-use crate::scene::receiver::{Labels, Told};
+use crate::notification::Labels;
+use crate::scene::receiver::Told;
 use crate::scene::{Scene, shorter};
 
 /// How long the last fault's echo may take to die away: the longest `keep_firing_for` is an hour, and lag has to drain.

@@ -8,38 +8,12 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::post;
-use serde::Deserialize;
 use tokio::net::TcpListener;
+
+use crate::notification::{Labels, Notification};
 
 /// The address that `prometheus/alertmanager/alertmanager.yml` names.
 pub(super) const DOCUMENTED_PORT: u16 = 9095;
-
-/// A notification, as far as it is shown.
-#[derive(Deserialize)]
-struct Notification {
-    alerts: Vec<Alert>,
-}
-
-#[derive(Deserialize)]
-struct Alert {
-    status: String,
-    labels: Labels,
-    #[serde(default)]
-    annotations: Annotations,
-}
-
-#[derive(Deserialize)]
-struct Labels {
-    alertname: String,
-    #[serde(default)]
-    severity: String,
-}
-
-#[derive(Default, Deserialize)]
-struct Annotations {
-    #[serde(default)]
-    summary: String,
-}
 
 /// Receives until the demo ends.
 pub(super) async fn receive(port: u16) -> anyhow::Result<()> {
@@ -60,9 +34,11 @@ async fn show(body: Bytes) -> StatusCode {
     let Ok(Notification { alerts }) = serde_json::from_slice(&body) else {
         return StatusCode::BAD_REQUEST;
     };
-    for Alert { status, labels, annotations } in alerts {
-        let Labels { alertname, severity } = labels;
-        super::say(&format!("alert {status}: {alertname} ({severity}) {}", annotations.summary));
+    for alert in alerts {
+        let of = |texts: &Labels, name: &str| texts.get(name).cloned().unwrap_or_default();
+        let (name, severity) = (of(&alert.labels, "alertname"), of(&alert.labels, "severity"));
+        let summary = of(&alert.annotations, "summary");
+        super::say(&format!("alert {}: {name} ({severity}) {summary}", alert.status));
     }
     StatusCode::OK
 }

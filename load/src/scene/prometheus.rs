@@ -7,7 +7,7 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::receiver::Labels;
+use crate::notification::Labels;
 
 /// A server that does not answer in this time is asked again by whoever waits.
 const PATIENCE: Duration = Duration::from_secs(5);

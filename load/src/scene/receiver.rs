@@ -12,11 +12,10 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::post;
-use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-pub(crate) type Labels = BTreeMap<String, String>;
+use crate::notification::{Labels, Notification};
 
 /// One alert of one notification.
 #[derive(Clone, Debug)]
@@ -49,19 +48,6 @@ struct Seen {
     /// How much each end was sent.
     messages: BTreeMap<String, u64>,
     refuses: Option<&'static str>,
-}
-
-#[derive(Deserialize)]
-struct Notification {
-    alerts: Vec<Alert>,
-}
-
-#[derive(Deserialize)]
-struct Alert {
-    status: String,
-    labels: Labels,
-    #[serde(default)]
-    annotations: Labels,
 }
 
 impl Receiver {

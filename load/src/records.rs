@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use schemas::Topic;
+use schemas::{Envelope, Event, EventId, Timestamp, Topic};
 
 use crate::pipeline::Pipeline;
 
@@ -34,6 +34,26 @@ pub struct Records<'a> {
 }
 
 impl Record {
+    /// `event` as an honest client writes it that says where and when it happened: `source`, `time`.
+    pub fn of(event: &Event, source: &str, time: Timestamp) -> Self {
+        let envelope = Envelope {
+            id: EventId::opening(event.order_id(), event.event_type().as_str()),
+            event_type: event.event_type(),
+            source: source.to_owned(),
+            time,
+            traceparent: None,
+        };
+        let headers = envelope.headers().into_iter();
+        Self {
+            key: Some(event.order_id().to_string().into_bytes()),
+            value: Some(event.to_json()),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     /// The value of the header `name`.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let found = self.headers.iter().rev().find(|(known, _)| known == name)?;

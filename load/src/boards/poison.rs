@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use producers::generate::{Generator, Mix};
-use schemas::{Envelope, EventId, OrderId, Timestamp, Topic};
+use schemas::{OrderId, Timestamp, Topic};
 
 use crate::records::{Record, Records};
 use crate::scene::{SKUS, Scene};
@@ -29,18 +29,5 @@ fn placed(order_id: OrderId) -> anyhow::Result<Record> {
     let order = Generator::new(mix).order(0);
     let now = Timestamp::now();
     let event = order.placed(order_id, now).context("an order is sound")?;
-    let envelope = Envelope {
-        id: EventId::opening(event.order_id(), event.event_type().as_str()),
-        event_type: event.event_type(),
-        source: "/boards".to_owned(),
-        time: now,
-        traceparent: None,
-    };
-    let headers = envelope.headers().into_iter();
-    Ok(Record {
-        key: Some(event.order_id().to_string().into_bytes()),
-        value: Some(event.to_json()),
-        headers: headers.map(|(name, value)| (name.to_owned(), Some(value.into_bytes()))).collect(),
-        ..Record::default()
-    })
+    Ok(Record::of(&event, "/boards", now))
 }

@@ -4,7 +4,7 @@ use load::records::Record;
 use producers::request::OrderRequest;
 use rand::Rng as _;
 use schemas::orders::CancelRequested;
-use schemas::{Envelope, Event, EventId, OrderId, Timestamp};
+use schemas::{Event, OrderId, Timestamp};
 
 use crate::world::plain_orders;
 
@@ -43,23 +43,6 @@ pub(crate) fn order_id(record: &Record) -> Option<OrderId> {
 }
 
 fn record_of(event: &Event) -> Record {
-    let envelope = Envelope {
-        id: EventId::opening(event.order_id(), event.event_type().as_str()),
-        event_type: event.event_type(),
-        source: "/test".to_owned(),
-        time: Timestamp::now(),
-        traceparent: None,
-    };
-    let headers = envelope
-        .headers()
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())));
-    Record {
-        // The broker's clock counts, not this one's.
-        timestamp_ms: Some(0),
-        key: Some(event.order_id().to_string().into_bytes()),
-        value: Some(event.to_json()),
-        headers: headers.collect(),
-        ..Record::default()
-    }
+    // The broker's clock counts, not this one's.
+    Record { timestamp_ms: Some(0), ..Record::of(event, "/test", Timestamp::now()) }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::FutureExt;
 use producers::generate::{Generator, Mix};
-use schemas::{Envelope, EventId, OrderId, Timestamp, Topic};
+use schemas::{OrderId, Timestamp, Topic};
 
 use super::PATIENCE;
 use crate::alerts::fault::{Fault, alert};
@@ -97,22 +97,7 @@ async fn late(scene: &Scene, proof: &Proof<'_>) -> anyhow::Result<()> {
             let order = orders.next().context("orders never end")?;
             let placed_at = Timestamp::from_micros(Timestamp::now().as_micros() - age)?;
             let event = order.placed(OrderId::fresh(), placed_at).context("an order is sound")?;
-            let envelope = Envelope {
-                id: EventId::opening(event.order_id(), event.event_type().as_str()),
-                event_type: event.event_type(),
-                source: "/late-shop".to_owned(),
-                time: placed_at,
-                traceparent: None,
-            };
-            let headers = envelope.headers().into_iter();
-            let record = Record {
-                key: Some(event.order_id().to_string().into_bytes()),
-                value: Some(event.to_json()),
-                headers: headers
-                    .map(|(name, value)| (name.to_owned(), Some(value.into_bytes())))
-                    .collect(),
-                ..Record::default()
-            };
+            let record = Record::of(&event, "/late-shop", placed_at);
             records.write(Topic::Orders, &[record]).await.map(drop)
         })
         .await

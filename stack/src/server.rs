@@ -36,10 +36,14 @@ pub(crate) trait Server: Send + Sync {
     fn probe(&self, site: &Site) -> Result<()>;
 
     /// Asks for an orderly stop.
-    fn stop_signal(&self) -> Signal;
+    fn stop_signal(&self) -> Signal {
+        Signal::Term
+    }
 
-    /// Removes what a killed server leaves outside its data directory; called when it is dead.
-    fn sweep(&self, site: &Site) -> Result<()>;
+    /// Removes what a killed server leaves outside its data directory; called when it is dead. Most leave nothing.
+    fn sweep(&self, _: &Site) -> Result<()> {
+        Ok(())
+    }
 
     /// What clients need, as environment variables. Secrets are named by file, never by value.
     fn env(&self, site: &Site) -> Vec<(&'static str, String)>;

@@ -13,7 +13,6 @@ use crate::http;
 use crate::install::{Installer, find_program};
 use crate::options::Settings;
 use crate::placement;
-use crate::process::Signal;
 use crate::server::{Server, Site};
 use crate::servers::shortened::shortened;
 use crate::state::random_hex;
@@ -90,15 +89,6 @@ impl Server for Alertmanager {
 
     fn probe(&self, site: &Site) -> Result<()> {
         http::get(site.port("client")?, "/-/ready").map(drop)
-    }
-
-    fn stop_signal(&self) -> Signal {
-        Signal::Term
-    }
-
-    /// Nothing: everything is in the data directory.
-    fn sweep(&self, _: &Site) -> Result<()> {
-        Ok(())
     }
 
     fn env(&self, site: &Site) -> Vec<(&'static str, String)> {

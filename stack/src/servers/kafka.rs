@@ -15,7 +15,6 @@ use anyhow::{Context, Result, bail};
 use crate::install::{Installer, find_program};
 use crate::options::Settings;
 use crate::placement;
-use crate::process::Signal;
 use crate::server::{Server, Site};
 
 pub(crate) fn instances(settings: &Settings) -> Vec<Box<dyn Server>> {
@@ -106,15 +105,6 @@ impl Server for Kafka {
         if !brokers.contains(&i32::from(self.id)) {
             bail!("broker {} is not part of the cluster yet, which has {brokers:?}", self.id);
         }
-        Ok(())
-    }
-
-    fn stop_signal(&self) -> Signal {
-        Signal::Term
-    }
-
-    /// Nothing: see [`java`].
-    fn sweep(&self, _: &Site) -> Result<()> {
         Ok(())
     }
 

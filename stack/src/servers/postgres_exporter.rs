@@ -9,7 +9,6 @@ use crate::http;
 use crate::install::{Installer, find_program};
 use crate::options::Settings;
 use crate::placement;
-use crate::process::Signal;
 use crate::server::{Server, Site};
 use crate::servers::postgres;
 
@@ -63,15 +62,6 @@ impl Server for PostgresExporter {
         if !metrics.lines().any(|line| line == "pg_up 1") {
             bail!("it cannot read Postgres yet");
         }
-        Ok(())
-    }
-
-    fn stop_signal(&self) -> Signal {
-        Signal::Term
-    }
-
-    /// Nothing: everything is in the data directory.
-    fn sweep(&self, _: &Site) -> Result<()> {
         Ok(())
     }
 

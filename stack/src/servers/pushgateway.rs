@@ -7,7 +7,6 @@ use anyhow::Result;
 use crate::http;
 use crate::install::{Installer, find_program};
 use crate::options::Settings;
-use crate::process::Signal;
 use crate::server::{Server, Site};
 
 const PACKAGE: &str = "prometheus-pushgateway";
@@ -51,15 +50,6 @@ impl Server for Pushgateway {
 
     fn probe(&self, site: &Site) -> Result<()> {
         http::get(site.port("client")?, "/-/ready").map(drop)
-    }
-
-    fn stop_signal(&self) -> Signal {
-        Signal::Term
-    }
-
-    /// Nothing: everything is in the data directory.
-    fn sweep(&self, _: &Site) -> Result<()> {
-        Ok(())
     }
 
     fn env(&self, site: &Site) -> Vec<(&'static str, String)> {

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::install::Installer;
 use crate::options::Settings;
-use crate::process::Signal;
 use crate::server::{Server, Site};
 
 pub(crate) fn instances(_: &Settings) -> Vec<Box<dyn Server>> {
@@ -77,15 +76,6 @@ impl Server for Temporal {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("{}", said.lines().next().unwrap_or("temporal workflow list failed"));
         }
-        Ok(())
-    }
-
-    fn stop_signal(&self) -> Signal {
-        Signal::Term
-    }
-
-    /// Nothing: a killed server leaves files in its data directory alone.
-    fn sweep(&self, _: &Site) -> Result<()> {
         Ok(())
     }
 

@@ -272,6 +272,12 @@ impl Scene {
         Ok(self.pipeline.try_tool(&run).await?.status.success())
     }
 
+    /// Takes away what the auditor has pushed, as for a job that will not run again.
+    pub(crate) async fn retire_auditor(&self) -> anyhow::Result<()> {
+        let retire = ["reconcile", "--retire", "--push", &self.pushgateway];
+        self.pipeline.tool(&retire).await.map(drop)
+    }
+
     /// Waits until Postgres takes connections again.
     pub(crate) async fn database_answers(&self) -> anyhow::Result<()> {
         eventually(SERVER_PATIENCE, "Postgres answers", async || self.database().await.map(drop))

@@ -229,8 +229,9 @@ async fn storm(scene: &Scene, proof: &Proof<'_>) -> anyhow::Result<()> {
 }
 
 async fn lost(scene: &Scene, proof: &Proof<'_>) -> anyhow::Result<()> {
-    // It would find the gap too, for as long as the topics have it; that is proven elsewhere.
+    // It would find the gap too, for as long as the topics have it; that is proven elsewhere. Nor is it to be missed.
     scene.reconciler.lock().await.stop(STOP_PATIENCE).await?;
+    scene.retire_auditor().await?;
     let mut shipping = scene.stage("shipping").await?;
     shipping.stop(STOP_PATIENCE).await?;
     waits(scene, "shipping", true).await?;

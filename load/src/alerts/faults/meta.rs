@@ -34,7 +34,11 @@ pub(in crate::alerts) const FAULTS: &[Fault] = &[
     Fault {
         what: "Prometheus is given a bad configuration",
         proves: &[alert("PrometheusConfigBad", &[])],
-        follows: &[],
+        follows: &[(
+            "PrometheusNotifying",
+            "before 3.0 Prometheus drops alerts for up to five seconds after it has loaded a configuration: minutes, in \
+             faster time",
+        )],
         temporal: false,
         deafens: false,
         strike: |scene, proof| {

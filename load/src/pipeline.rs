@@ -208,6 +208,11 @@ impl Pipeline {
         &self.directory
     }
 
+    /// The folder of its programs.
+    pub fn programs(&self) -> &Path {
+        self.binaries.folder()
+    }
+
     /// Tables, topics and stock.
     pub async fn set_up(&self, setup: Setup) -> anyhow::Result<()> {
         self.tool(&["migrate"]).await?;

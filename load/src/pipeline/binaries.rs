@@ -23,6 +23,10 @@ impl Binaries {
             consumer: find(folder, "order-consumer")?,
         })
     }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.consumer.parent().unwrap_or(Path::new(""))
+    }
 }
 
 fn find(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {

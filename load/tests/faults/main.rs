@@ -4,6 +4,7 @@
 //! - `servers`: brokers and databases killed under load
 //! - `restored`: a database that went back in time
 //! - `members`: stages joining and leaving under load
+//! - `upgraded`: one build after another, while orders come in
 //! - `lost`: records that are gone before they were read
 //! - `lag`: what is told about it meanwhile
 //! - `nemesis`: all of it at random, from a seed
@@ -24,6 +25,7 @@ mod frozen;
 mod servers;
 mod restored;
 mod members;
+mod upgraded;
 mod lost;
 mod lag;
 mod nemesis;

@@ -235,20 +235,39 @@ async fn a_key_is_looked_for_as_a_part_of_its_request() {
     let mut world = World::new("traced-keys", SETUP).await;
     world.pipeline.set(&[(ENDPOINT, &endpoint), HASTY]);
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
-
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let order: OrderRequest = plain_orders(1, 60).next().unwrap();
-    let request = http.post(producer.client.url("/orders")).header("idempotency-key", "key-1");
-    let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
-    let answer = request.json(&order).send().await.unwrap().error_for_status().unwrap();
-    let accepted: serde_json::Value = answer.json().await.unwrap();
+    let place = async |number: u32| {
+        let request = http.post(producer.client.url("/orders"));
+        let request = request.header("idempotency-key", format!("key-{number}"));
+        let trace = format!("00-{}-{CALLER}-01", trace_of(number));
+        let answer = request.header("traceparent", trace).json(&order).send().await;
+        let accepted: serde_json::Value =
+            answer.unwrap().error_for_status().unwrap().json().await.unwrap();
+        accepted["order_id"].as_str().unwrap().to_owned()
+    };
+
+    let known = place(1).await;
+    let mut db = PgConnection::connect_with(world.pipeline.database()).await.unwrap();
+    let hide = "alter table orders rename to elsewhere";
+    sqlx::raw_sql(hide).execute(&mut db).await.unwrap();
+    // Taken all the same: the key makes the id, and stages take an id once.
+    let unknown = place(2).await;
     stop(producer.process).await;
 
     let spans = collector.spans();
-    let request = only(&spans, |span| span.trace == TRACE && span.kind == SpanKind::Server);
-    let question = only(&spans, |span| span.parent == request.id && span.kind == SpanKind::Client);
-    assert_eq!(question.name, "SELECT orders");
-    expect_the_question(request, question, accepted["order_id"].as_str().unwrap());
+    let questions = [(1, known), (2, unknown)].map(|(number, order)| {
+        let trace = trace_of(number);
+        let request = only(&spans, |span| span.trace == trace && span.kind == SpanKind::Server);
+        let question =
+            only(&spans, |span| span.parent == request.id && span.kind == SpanKind::Client);
+        assert_eq!(question.name, "SELECT orders");
+        expect_the_question(request, question, &order);
+        question
+    });
+    assert!(!questions[0].failed, "{:?}", questions[0]);
+    assert!(questions[1].failed, "{:?}", questions[1]);
+    assert_eq!(questions[1].attribute("error.type"), "unavailable");
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 # The programs in one image: order-producer and order-consumer, as a user without rights, over a root that may be read-only.
 #   docker build -t order-pipeline:0.1.0 --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
 # Dependencies are compiled into cache mounts, so that an edit compiles what it touches: BuildKit is needed.
-ARG RUST=1.95
+# The compiler of rust-toolchain.toml, which stays outside: for its sake rustup would fetch the linter and the formatter too.
+ARG RUST=1.95.0
 ARG DEBIAN=bookworm
 
 FROM rust:${RUST}-${DEBIAN} AS build

@@ -13,9 +13,17 @@ WORKDIR /src
 COPY . .
 # Line tables triple the image; incremental files are for a desk.
 ENV CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_INCREMENTAL=false CARGO_PROFILE_RELEASE_STRIP=true
+# Cargo goes by times, and the cache outlives the tree: a tree older than what was built last would get the programs of that.
+# So every file is old here, but for those whose contents were not built last, which are new.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target \
-    cargo build --release --locked --package producers --package consumers --bins \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    find . -path ./target -prune -o -type f -exec sha256sum {} + >/tmp/sources \
+ && touch target/sources && mv target/sources /tmp/built \
+ && cut --characters=67- /tmp/sources | xargs --delimiter='\n' touch --date=2001-01-01 \
+ && grep --invert-match --line-regexp --fixed-strings --file=/tmp/built /tmp/sources \
+  | cut --characters=67- | xargs --delimiter='\n' --no-run-if-empty touch \
+ && cargo build --release --locked --package producers --package consumers --bins \
+ && cp /tmp/sources target/sources \
  && install -D --target-directory=/out target/release/order-producer target/release/order-consumer
 
 FROM debian:${DEBIAN}-slim AS runtime

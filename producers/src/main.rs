@@ -21,6 +21,7 @@ const SERVICE: (&str, &str) = ("order-producer", env!("CARGO_PKG_VERSION"));
 /// Puts orders into the pipeline: over HTTP, or from a file.
 #[derive(Parser)]
 #[command(
+    name = "order-producer",
     version,
     after_help = "Examples:
   order-producer serve                                      the API on 127.0.0.1:8080

@@ -151,7 +151,18 @@ impl Watched {
         waited.await.unwrap()
     }
 
+    /// Waits until the projection is where the topic ends, and both say so. Either may still tell of a time before something
+    /// was written, so that their word alone does not prove that it was read.
     pub(crate) async fn expect_drained(&self) {
+        let records = Records::of(&self.world.pipeline).unwrap();
+        let read = eventually(PATIENCE, "everything is read", async || {
+            let ends = records.offsets(Topic::Orders).await?;
+            let mut tables = self.world.pipeline.tables().await?;
+            let positions: i64 = progress(&mut tables, &self.topic()).await.values().sum();
+            anyhow::ensure!(positions == ends, "{positions} of {ends} offsets");
+            Ok(())
+        });
+        read.await.unwrap();
         self.expect_inside("the stage says that it has drained", Told::is_drained).await;
         self.expect_outside("the exporter says that it has drained", Told::is_drained).await;
     }
@@ -249,7 +260,7 @@ pub(crate) async fn exporter(world: &World, name: &str) -> Process {
 }
 
 /// Where the projection is, by partition.
-async fn progress(tables: &mut Tables, topic: &str) -> BTreeMap<i32, i64> {
+pub(crate) async fn progress(tables: &mut Tables, topic: &str) -> BTreeMap<i32, i64> {
     let query = format!(
         "select partition::text, next_offset::text from stage_progress where stage = 'order' and topic = '{topic}'"
     );

@@ -16,6 +16,7 @@ pub mod lag_exporter;
 pub mod dead_letters;
 pub mod progress_tool;
 pub mod supervision;
+mod broker;
 mod standings;
 mod indicator;
 mod outside;

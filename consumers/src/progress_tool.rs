@@ -14,7 +14,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde::Serialize;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Row as _};
+use uuid::Uuid;
 
+use crate::broker::topic_ids::TopicIds;
 use crate::dead_letters::known_stage;
 use crate::dead_letters::text::{json_line, print, safe, table, time};
 
@@ -49,7 +51,7 @@ struct LsArgs {
 /// Let a stage go on although records are lost
 ///
 /// For a stage that stopped because Kafka no longer has the records it needs (deleted before they were read), or has
-/// fewer than it has read already (the topic was made anew, or the broker lost its tail). Says what would be given up
+/// others than it has read already (the topic was made anew, or the broker lost its tail). Says what would be given up
 /// and changes nothing, unless --yes is given. Then start the stage again.
 ///
 /// Orders whose events are given up do not go on; `order-consumer reconcile` names them.
@@ -99,6 +101,8 @@ struct Row {
     epoch: i64,
     owner: String,
     updated_at: String,
+    /// The broker's id of the topic that `next_offset` is of, when it is known.
+    topic_id: Option<Uuid>,
 }
 
 /// What the broker has: from `start` up to, not including, `end`.
@@ -111,7 +115,6 @@ struct Log {
 /// What moving means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Move {
-    from: i64,
     to: i64,
     /// Offsets that are never read: those between, whether or not Kafka still has them.
     given_up: i64,
@@ -128,6 +131,7 @@ enum Refusal {
 }
 
 const BROKER_PATIENCE: Duration = Duration::from_secs(10);
+const CLIENT_ID: &str = "order-consumer-progress";
 
 /// Does it; `false` when `--yes` is missing.
 pub async fn run(
@@ -170,13 +174,19 @@ async fn accept_loss(
         );
     };
     let log = log_of(kafka, &row.topic, row.partition).await?;
-    let change = Move::plan(row.next_offset, log, args.to, args.force)?;
+    let ids = TopicIds::new(kafka, CLIENT_ID)?.of(&[&row.topic], BROKER_PATIENCE).await?;
+    let topic_id = ids.get(&row.topic).copied();
+    let anew = row.topic_id.is_some_and(|read| topic_id.is_some_and(|now| now != read));
+    // Of another log: nothing of what is there now was read.
+    let next = if anew { None } else { Some(row.next_offset) };
+    let change = Move::plan(next, log, args.to, args.force)?;
     let what = format!(
-        "{} in {} [{}]: from offset {} to {}; the log has {} to {}; {} offsets are given up, {} are read again\n",
+        "{} in {} [{}]: from offset {}{} to {}; the log has {} to {}; {} offsets are given up, {} are read again\n",
         row.stage,
         row.topic,
         row.partition,
-        change.from,
+        row.next_offset,
+        if anew { " of a log that is gone" } else { "" },
         change.to,
         log.start,
         log.end,
@@ -188,14 +198,14 @@ async fn accept_loss(
         eprintln!("nothing was changed; --yes does it");
         return Ok(false);
     }
-    if !advance(db, row, change.to).await? {
+    if !advance(db, row, change.to, topic_id).await? {
         bail!("the stage moved meanwhile, so it is at work; nothing was changed");
     }
     tracing::warn!(
         stage = row.stage,
         topic = row.topic,
         partition = row.partition,
-        from_offset = change.from,
+        from_offset = row.next_offset,
         to_offset = change.to,
         given_up = change.given_up,
         read_again = change.read_again,
@@ -210,8 +220,11 @@ async fn accept_loss(
 }
 
 impl Move {
-    fn plan(next: i64, log: Log, to: Target, force: bool) -> Result<Self, Refusal> {
-        if (log.start..=log.end).contains(&next) && !force {
+    /// `next`: where the stage goes on; `None` when that is an offset of another log.
+    fn plan(next: Option<i64>, log: Log, to: Target, force: bool) -> Result<Self, Refusal> {
+        if let Some(next) = next.filter(|next| (log.start..=log.end).contains(next))
+            && !force
+        {
             return Err(Refusal::NothingLost(log, next));
         }
         let to = match to {
@@ -219,9 +232,10 @@ impl Move {
             Target::Offset(offset) if (log.start..=log.end).contains(&offset) => offset,
             Target::Offset(offset) => return Err(Refusal::Outside(log, offset)),
         };
-        // Beyond the end of the log offsets mean other records than those read, if any.
-        let read_again = (next.min(log.end) - to).max(0);
-        Ok(Self { from: next, to, given_up: (to - next).max(0), read_again })
+        // In another log, and beyond the end of this one, offsets mean other records than those read.
+        let given_up = (to - next.unwrap_or(log.start)).max(0);
+        let read_again = (next.unwrap_or(log.end).min(log.end) - to).max(0);
+        Ok(Self { to, given_up, read_again })
     }
 }
 
@@ -252,7 +266,7 @@ fn safe_line(line: &str) -> String {
 }
 
 async fn log_of(kafka: &KafkaArgs, topic: &str, partition: i32) -> anyhow::Result<Log> {
-    let config = kafka.client_config("order-consumer-progress")?;
+    let config = kafka.client_config(CLIENT_ID)?;
     let topic = topic.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer =
@@ -268,7 +282,7 @@ async fn log_of(kafka: &KafkaArgs, topic: &str, partition: i32) -> anyhow::Resul
 
 async fn read(db: &mut PgConnection, stage: Option<&str>) -> anyhow::Result<Vec<Row>> {
     let rows = sqlx::query(
-        "select stage, topic, partition, next_offset, epoch, owner, (extract(epoch from updated_at) * 1000000)::bigint
+        "select stage, topic, partition, next_offset, epoch, owner, (extract(epoch from updated_at) * 1000000)::bigint, topic_id
            from stage_progress
           where $1::text is null or stage = $1
           order by stage, topic, partition",
@@ -287,16 +301,22 @@ async fn read(db: &mut PgConnection, stage: Option<&str>) -> anyhow::Result<Vec<
                 epoch: row.try_get(4)?,
                 owner: row.try_get(5)?,
                 updated_at: time(Some(row.try_get(6)?)),
+                topic_id: row.try_get(7)?,
             })
         })
         .collect()
 }
 
-/// Moves a partition unless it moved or changed hands since `row` was read. `false`: it did.
-async fn advance(db: &mut PgConnection, row: &Row, to: i64) -> anyhow::Result<bool> {
+/// Moves a partition, in the log of `topic_id`, unless it moved or changed hands since `row` was read. `false`: it did.
+async fn advance(
+    db: &mut PgConnection,
+    row: &Row,
+    to: i64,
+    topic_id: Option<Uuid>,
+) -> anyhow::Result<bool> {
     let done = sqlx::query(
         "update stage_progress
-            set next_offset = $6, epoch = epoch + 1, updated_at = now()
+            set next_offset = $6, epoch = epoch + 1, updated_at = now(), topic_id = coalesce($7, topic_id)
           where stage = $1 and topic = $2 and partition = $3 and next_offset = $4 and epoch = $5",
     )
     .bind(&row.stage)
@@ -305,6 +325,7 @@ async fn advance(db: &mut PgConnection, row: &Row, to: i64) -> anyhow::Result<bo
     .bind(row.next_offset)
     .bind(row.epoch)
     .bind(to)
+    .bind(topic_id)
     .execute(db)
     .await
     .context(
@@ -321,35 +342,39 @@ mod tests {
 
     #[test]
     fn what_retention_deleted_is_given_up() {
-        let change = Move::plan(40, LOG, Target::Earliest, false);
+        let change = Move::plan(Some(40), LOG, Target::Earliest, false);
 
-        assert_eq!(change, Ok(Move { from: 40, to: 100, given_up: 60, read_again: 0 }));
+        assert_eq!(change, Ok(Move { to: 100, given_up: 60, read_again: 0 }));
     }
 
     #[test]
     fn a_topic_made_anew_is_read_from_its_start() {
-        let change = Move::plan(900, LOG, Target::Earliest, false);
+        for next in [Some(900), None] {
+            let change = Move::plan(next, LOG, Target::Earliest, false);
 
-        assert_eq!(change, Ok(Move { from: 900, to: 100, given_up: 0, read_again: 100 }));
+            assert_eq!(change, Ok(Move { to: 100, given_up: 0, read_again: 100 }));
+        }
+        let change = Move::plan(None, LOG, Target::Offset(130), false);
+        assert_eq!(change, Ok(Move { to: 130, given_up: 30, read_again: 70 }));
     }
 
     #[test]
     fn a_stage_that_lost_nothing_stays_where_it_is() {
         for next in [100, 150, 200] {
             assert_eq!(
-                Move::plan(next, LOG, Target::Earliest, false),
+                Move::plan(Some(next), LOG, Target::Earliest, false),
                 Err(Refusal::NothingLost(LOG, next))
             );
         }
-        let forced = Move::plan(150, LOG, Target::Offset(170), true);
-        assert_eq!(forced, Ok(Move { from: 150, to: 170, given_up: 20, read_again: 0 }));
+        let forced = Move::plan(Some(150), LOG, Target::Offset(170), true);
+        assert_eq!(forced, Ok(Move { to: 170, given_up: 20, read_again: 0 }));
     }
 
     #[test]
     fn nobody_is_sent_outside_of_the_log() {
         for offset in [0, 99, 201] {
             assert_eq!(
-                Move::plan(40, LOG, Target::Offset(offset), true),
+                Move::plan(Some(40), LOG, Target::Offset(offset), true),
                 Err(Refusal::Outside(LOG, offset))
             );
         }

@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use schemas::{Envelope, Event, EventId, Timestamp, Topic};
 
+use crate::eventually::eventually;
 use crate::pipeline::Pipeline;
 
 const BROKER_PATIENCE: Duration = Duration::from_secs(20);
@@ -198,8 +200,28 @@ impl<'a> Records<'a> {
         counted.await.context("the thread that asks for offsets ended early")?
     }
 
+    /// Deletes `topic` and makes it anew, with as many partitions; ends when brokers show the new one, which is empty.
+    pub async fn make_anew(&self, topic: Topic) -> anyhow::Result<()> {
+        let name = self.pipeline.prefix().topic(topic);
+        let config = client(self.pipeline);
+        let counted = tokio::task::spawn_blocking(move || {
+            let client: BaseConsumer = config.create().context("create a Kafka client")?;
+            anyhow::Ok(partitions_of(&client, &name)?.len().to_string())
+        });
+        let partitions =
+            counted.await.context("the thread that counts partitions ended early")??;
+        self.delete_topic(topic).await?;
+        eventually(BROKER_PATIENCE, "the topic exists anew", async || {
+            self.pipeline.tool(&["topics", "--partitions", &partitions]).await?;
+            let left = self.read(topic).await?;
+            ensure!(left.is_empty(), "it has {} records", left.len());
+            Ok(())
+        })
+        .await
+    }
+
     /// Removes `topic` itself.
-    pub async fn delete_topic(&self, topic: Topic) -> anyhow::Result<()> {
+    async fn delete_topic(&self, topic: Topic) -> anyhow::Result<()> {
         let name = self.pipeline.prefix().topic(topic);
         let admin: AdminClient<DefaultClientContext> =
             client(self.pipeline).create().context("create a Kafka admin client")?;
@@ -233,14 +255,11 @@ fn read_all(config: &ClientConfig, topic: &str) -> anyhow::Result<Vec<Record>> {
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error");
     let consumer: BaseConsumer = config.create().context("create a Kafka consumer")?;
-    let metadata =
-        consumer.fetch_metadata(Some(topic), BROKER_PATIENCE).context("ask for partitions")?;
-    let found = metadata.topics().first().with_context(|| format!("{topic} does not exist"))?;
     let mut records = Vec::new();
-    for partition in found.partitions() {
-        let (start, end) = consumer.fetch_watermarks(topic, partition.id(), BROKER_PATIENCE)?;
+    for partition in partitions_of(&consumer, topic)? {
+        let (start, end) = consumer.fetch_watermarks(topic, partition, BROKER_PATIENCE)?;
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(topic, partition.id(), Offset::Offset(start))?;
+        assignment.add_partition_offset(topic, partition, Offset::Offset(start))?;
         consumer.assign(&assignment).context("choose a partition")?;
         let deadline = Instant::now() + BROKER_PATIENCE;
         let mut next = start;
@@ -251,7 +270,7 @@ fn read_all(config: &ClientConfig, topic: &str) -> anyhow::Result<Vec<Record>> {
                 records.push(owned(&message));
             }
             if Instant::now() > deadline {
-                bail!("{topic} [{}] was read up to {next} of {end} only", partition.id());
+                bail!("{topic} [{partition}] was read up to {next} of {end} only");
             }
         }
     }
@@ -260,30 +279,35 @@ fn read_all(config: &ClientConfig, topic: &str) -> anyhow::Result<Vec<Record>> {
 
 fn sum_of_ends(config: &ClientConfig, topic: &str) -> anyhow::Result<i64> {
     let consumer: BaseConsumer = config.create().context("create a Kafka consumer")?;
-    let metadata =
-        consumer.fetch_metadata(Some(topic), BROKER_PATIENCE).context("ask for partitions")?;
-    let found = metadata.topics().first().with_context(|| format!("{topic} does not exist"))?;
     let mut sum = 0;
-    for partition in found.partitions() {
-        sum += consumer.fetch_watermarks(topic, partition.id(), BROKER_PATIENCE)?.1;
+    for partition in partitions_of(&consumer, topic)? {
+        sum += consumer.fetch_watermarks(topic, partition, BROKER_PATIENCE)?.1;
     }
     Ok(sum)
 }
 
+/// Of a topic that is not there the library shows one without partitions, and an error beside it.
+fn partitions_of(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
+    let metadata =
+        client.fetch_metadata(Some(topic), BROKER_PATIENCE).context("ask for partitions")?;
+    let found = metadata.topics().first().with_context(|| format!("{topic} does not exist"))?;
+    if let Some(error) = found.error() {
+        bail!("{topic}: {}", RDKafkaErrorCode::from(error));
+    }
+    Ok(found.partitions().iter().map(|partition| partition.id()).collect())
+}
+
 fn move_group(config: &ClientConfig, topic: &str, offset: Offset) -> anyhow::Result<()> {
     let consumer: BaseConsumer = config.create().context("create a Kafka consumer")?;
-    let metadata =
-        consumer.fetch_metadata(Some(topic), BROKER_PATIENCE).context("ask for partitions")?;
-    let found = metadata.topics().first().with_context(|| format!("{topic} does not exist"))?;
     let mut offsets = TopicPartitionList::new();
-    for partition in found.partitions() {
-        let (start, end) = consumer.fetch_watermarks(topic, partition.id(), BROKER_PATIENCE)?;
+    for partition in partitions_of(&consumer, topic)? {
+        let (start, end) = consumer.fetch_watermarks(topic, partition, BROKER_PATIENCE)?;
         let place = match offset {
             Offset::Beginning => start,
             Offset::End => end,
             other => bail!("{other:?} is neither the beginning nor the end"),
         };
-        offsets.add_partition_offset(topic, partition.id(), Offset::Offset(place))?;
+        offsets.add_partition_offset(topic, partition, Offset::Offset(place))?;
     }
     consumer.commit(&offsets, CommitMode::Sync).with_context(|| format!("move a group of {topic}"))
 }

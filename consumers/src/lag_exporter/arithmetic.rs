@@ -7,6 +7,9 @@ pub(super) struct Bounds {
     pub(super) end: i64,
 }
 
+/// The position of who has read another log of the same name: beyond the end of any.
+pub(super) const IN_ANOTHER_LOG: i64 = i64::MAX;
+
 /// What waits behind a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
@@ -85,9 +88,11 @@ mod tests {
 
     #[test]
     fn in_a_log_made_anew_everything_waits() {
-        let waiting = Waiting::behind(900, LOG);
+        for position in [900, IN_ANOTHER_LOG] {
+            let waiting = Waiting::behind(position, LOG);
 
-        assert_eq!(waiting, Waiting { lag: 100, first: 100, lost: 0, margin: 0 });
+            assert_eq!(waiting, Waiting { lag: 100, first: 100, lost: 0, margin: 0 });
+        }
     }
 
     #[test]

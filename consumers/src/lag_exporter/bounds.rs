@@ -10,8 +10,8 @@ use kafka_protocol::messages::{BrokerId, ListOffsetsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::arithmetic::Bounds;
-use super::cluster::{Broker, Cluster, TopicInfo};
-use super::wire::error_of;
+use crate::broker::cluster::{Broker, Cluster, TopicInfo};
+use crate::broker::wire::error_of;
 
 /// Partitions per request; each costs the broker a look into memory.
 const PARTITIONS_PER_REQUEST: usize = 2_000;

@@ -13,9 +13,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::cluster::{Broker, Cluster};
 use super::filter::Filter;
-use super::wire::error_of;
+use crate::broker::cluster::{Broker, Cluster};
+use crate::broker::wire::error_of;
 
 /// Groups per request: answers of a few megabytes at most, and a slow one is noticed soon.
 const GROUPS_PER_REQUEST: usize = 100;

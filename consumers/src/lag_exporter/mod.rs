@@ -9,7 +9,6 @@ pub(crate) mod arithmetic;
 mod batches;
 mod bench;
 mod bounds;
-mod cluster;
 mod export;
 mod filter;
 mod groups;
@@ -18,12 +17,10 @@ mod observe;
 mod picture;
 mod progress;
 mod refresh;
-mod security;
 mod staged;
 #[cfg(test)]
 mod tests;
 mod times;
-mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,14 +31,14 @@ use producers::kafka::KafkaArgs;
 use producers::postgres::connect_options;
 use telemetry::{AdminArgs, Metrics, Readiness, Secret, Shutdown, admin};
 
-use cluster::Cluster;
+use crate::broker::cluster::Cluster;
+use crate::broker::security::Security;
 use export::Exported;
 use filter::Filter;
 use history::History;
 use observe::Observations;
 use progress::Progress;
 use refresh::Observer;
-use security::Security;
 use times::Times;
 
 /// Export the lag of every consumer group of the cluster, from outside the consumers

@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use schemas::TopicPrefix;
 use uuid::Uuid;
 
-use super::arithmetic::{Bounds, Waiting, age_seconds, drain_seconds};
+use super::arithmetic::{Bounds, IN_ANOTHER_LOG, Waiting, age_seconds, drain_seconds};
 use super::bounds::{self, Place};
-use super::cluster::{Cluster, TopicInfo};
 use super::filter::Filter;
 use super::groups::{self, Group, Offsets};
 use super::history::{History, Reader};
 use super::picture::{
     Behind, GroupPicture, GroupStatus, Log, Picture, Reading, StagePosition, Topic,
 };
-use super::progress::Progress;
+use super::progress::{Progress, Stages, Standing};
 use super::times::{Time, Times, Wanted};
+use crate::broker::cluster::{Cluster, TopicInfo};
 
 /// What lasts from one refresh to the next.
 pub(super) struct Observer {
@@ -98,10 +98,10 @@ impl Observer {
         topics.retain(|topic| !topic.internal && self.filter.topic(&topic.name));
         let (groups, unnamed) = groups::read(&mut self.cluster, &self.filter).await;
         let stages = match &mut self.progress {
-            None => BTreeMap::new(),
+            None => Stages::new(),
             Some(progress) => progress.read().await.unwrap_or_else(|error| {
                 refreshed.database_failure = Some(format!("{error:#}"));
-                BTreeMap::new()
+                Stages::new()
             }),
         };
         let found = Found {
@@ -117,7 +117,7 @@ impl Observer {
                 Some(((*found.ids.get(&place.0)?, place.clone()), bounds.end))
             }),
         );
-        let mut readers = self.readers(groups, &stages);
+        let mut readers = self.readers(groups, &stages, &found.ids);
         let stages = self.stage_positions(stages, &readers, &found);
         refreshed.left_out = unnamed + self.leave_out(&mut readers);
         let times = self.times.read(&mut self.cluster, &found.wanted(&readers)).await;
@@ -139,14 +139,15 @@ impl Observer {
     fn readers(
         &self,
         groups: Vec<Group>,
-        stages: &BTreeMap<Arc<str>, Offsets>,
+        stages: &Stages,
+        ids: &BTreeMap<Arc<str>, Uuid>,
     ) -> BTreeMap<Arc<str>, Positions> {
         let mut readers: BTreeMap<Arc<str>, Positions> = BTreeMap::new();
         for Group { name, kind, state, members, committed } in groups {
             let status = Some(GroupStatus { kind, state, members });
             readers.insert(name, Positions { status, positions: committed.clone(), committed });
         }
-        for (stage, offsets) in stages {
+        for (stage, standings) in stages {
             let group: Arc<str> = self.prefix.group(stage).into();
             if !self.filter.group(&group) {
                 continue;
@@ -156,22 +157,26 @@ impl Observer {
                 positions: Offsets::new(),
                 committed: Offsets::new(),
             });
-            let offsets = offsets.iter().filter(|((topic, _), _)| self.filter.topic(topic));
-            reader.positions.extend(offsets.map(|(place, offset)| (place.clone(), *offset)));
+            let standings = standings.iter().filter(|((topic, _), _)| self.filter.topic(topic));
+            reader.positions.extend(standings.map(|(place, standing)| {
+                let id = ids.get(&place.0);
+                let anew = standing.topic_id.is_some_and(|read| id.is_some_and(|id| *id != read));
+                (place.clone(), if anew { IN_ANOTHER_LOG } else { standing.next_offset })
+            }));
         }
         readers
     }
 
     fn stage_positions(
         &self,
-        stages: BTreeMap<Arc<str>, Offsets>,
+        stages: Stages,
         readers: &BTreeMap<Arc<str>, Positions>,
         found: &Found<'_>,
     ) -> Vec<StagePosition> {
         let mut positions = Vec::new();
-        for (stage, offsets) in stages {
+        for (stage, standings) in stages {
             let reader = readers.get(self.prefix.group(&stage).as_str());
-            for ((topic, partition), offset) in offsets {
+            for ((topic, partition), Standing { next_offset: offset, .. }) in standings {
                 if !found.ids.contains_key(&topic) {
                     continue;
                 }

@@ -17,8 +17,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use super::security::Security;
-use super::wire::{Connection, call, error_of};
+use crate::broker::security::Security;
+use crate::broker::wire::{Connection, call, error_of};
 
 call!(FindCoordinatorRequest, FindCoordinator, 4..=4, FindCoordinatorResponse);
 call!(OffsetCommitRequest, OffsetCommit, 8..=8, OffsetCommitResponse);

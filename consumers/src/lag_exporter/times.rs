@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::arithmetic::between;
 use super::batches::{Aborted, Found, first_record};
 use super::bounds::Place;
-use super::cluster::{Broker, Cluster};
-use super::wire::error_of;
+use crate::broker::cluster::{Broker, Cluster};
+use crate::broker::wire::error_of;
 
 /// Positions of one partition that are read per refresh; those between are interpolated.
 const READ_PER_PARTITION: usize = 16;

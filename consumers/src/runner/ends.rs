@@ -1,4 +1,5 @@
-//! Where the logs of owned partitions end, asked of their brokers once a second, on a thread of its own.
+//! Where the logs of owned partitions end, and whether they are still the same logs: asked of their brokers once a second, on
+//! a thread of its own.
 //!
 //! The client library learns of an end with the records it fetches, and fetches nothing while a stage has more in hand
 //! than it can do: its figure would show too little lag just when there is much.
@@ -15,7 +16,8 @@ use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::callbacks::Callbacks;
-use super::progress::{Owned, Partition};
+use super::progress::Partition;
+use super::source::Source;
 
 /// How old a figure of lag may be.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -24,20 +26,33 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks until the other end of `stop` is dropped.
 pub(crate) fn follow(
-    stage: &'static str,
+    source: &Source,
     consumer: &BaseConsumer<Callbacks>,
-    owned: &Owned,
     stop: &Receiver<Infallible>,
 ) {
-    let mut answered = true;
+    let stage = source.stage;
+    let (mut answered, mut identified) = (true, true);
     while stop.recv_timeout(ASK_EVERY) == Err(RecvTimeoutError::Timeout) {
-        let asked = ask_all(consumer, &owned.all());
+        let asked = ask_all(consumer, &source.owned.all());
         if let Err(error) = &asked
             && answered
         {
             tracing::warn!(stage, %error, "asking where logs end; what is not heard of is not told");
         }
         answered = asked.is_ok();
+        let anew = source.is_made_anew(PATIENCE);
+        if let Err(error) = &anew
+            && identified
+        {
+            let error = format!("{error:#}");
+            tracing::warn!(stage, error, "asking whether topics are still the same");
+        }
+        identified = anew.is_ok();
+        if anew.unwrap_or(false) {
+            tracing::warn!(stage, "a topic was made anew; claiming its partitions again");
+            source.signals.rejoin();
+            return;
+        }
     }
 }
 

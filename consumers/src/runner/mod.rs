@@ -34,6 +34,7 @@ mod traces;
 mod transaction;
 mod window;
 
+use crate::broker::topic_ids::TopicIds;
 use crate::config::{RunnerConfig, StageConfig};
 use crate::stage::Stage;
 use lane::{Lane, Shared};
@@ -146,9 +147,12 @@ pub(crate) fn start<S: Stage>(
     let mut topics: Vec<schemas::Topic> = S::INPUTS.iter().map(|input| input.topic()).collect();
     topics.sort_unstable();
     topics.dedup();
+    let ids = TopicIds::new(&context.kafka, &format!("order-consumer-{}-ids", S::NAME))?;
     let source = Source {
         stage: S::NAME,
         topics,
+        ids,
+        claimed: Mutex::default(),
         kafka: context.kafka.clone(),
         config: context.config.clone(),
         database: database.clone(),

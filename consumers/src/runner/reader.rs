@@ -19,7 +19,7 @@ use super::callbacks::{Callbacks, Change};
 use super::progress::Partition;
 use super::source::{BROKER_PATIENCE, End, Source};
 use super::transaction;
-use crate::store::progress::{self, Claim, Unclaimed};
+use crate::store::progress::{self, Claim, Claimed, Unclaimed};
 use crate::store::session::Session;
 
 /// Records taken from the client per round before lanes see them.
@@ -249,6 +249,7 @@ impl<'a> Reader<'a> {
 
     /// Makes the partitions ours in Postgres, and checks that the log still has what we need.
     fn claim(&self, list: &TopicPartitionList) -> Result<Vec<(Claim, Topic, i64)>, ClaimError> {
+        let ids = self.source.ask_ids(BROKER_PATIENCE).map_err(ClaimError::Later)?;
         let mut unclaimed = Vec::new();
         let mut ends = HashMap::new();
         for element in list.elements() {
@@ -261,7 +262,8 @@ impl<'a> Reader<'a> {
                 })
                 .map_err(ClaimError::Later)?;
             ends.insert((topic.clone(), partition), (low, high));
-            unclaimed.push(Unclaimed { topic, partition, start: low });
+            let topic_id = ids.get(&topic).copied();
+            unclaimed.push(Unclaimed { topic, partition, start: low, topic_id });
         }
         if unclaimed.is_empty() {
             return Ok(Vec::new());
@@ -284,19 +286,31 @@ impl<'a> Reader<'a> {
             .context("claiming partitions in Postgres")
             .map_err(ClaimError::Later)?;
         crash_point(self.source.stage, "after_claim");
-        claims
+        let claimed = claims
             .into_iter()
-            .map(|claim| {
+            .map(|Claimed { claim, topic_id }| {
                 let (low, high) = ends[&(claim.topic.clone(), claim.partition)];
+                let now = ids.get(&claim.topic).copied();
                 self.source
-                    .check_range(&claim.topic, claim.partition, claim.next_offset, low, high)
+                    .check_identity(&claim.topic, claim.partition, topic_id, now)
+                    .and_then(|()| {
+                        self.source.check_range(
+                            &claim.topic,
+                            claim.partition,
+                            claim.next_offset,
+                            low,
+                            high,
+                        )
+                    })
                     .map_err(ClaimError::Never)?;
                 let role = self.source.kafka.topic_prefix.role_of(&claim.topic);
                 let role = role
                     .with_context(|| format!("{} is not a topic of this pipeline", claim.topic));
                 Ok((claim, role.map_err(ClaimError::Never)?, high))
             })
-            .collect()
+            .collect();
+        self.source.claim_ids(ids);
+        claimed
     }
 
     fn take_over(&mut self, claims: Vec<(Claim, Topic, i64)>) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@
 //! Reading starts where Postgres says, never where Kafka's committed offset says. A gap between the two ends of a
 //! partition's log and the stage's progress is data loss: said loudly, counted, and the stage stops.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use schemas::Topic;
 use sqlx::postgres::PgConnectOptions;
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
 use super::Signals;
 use super::callbacks::Callbacks;
@@ -23,6 +24,7 @@ use super::metrics::StageMetrics;
 use super::progress::{Owned, Partition};
 use super::queue::Queue;
 use super::reader::Reader;
+use crate::broker::topic_ids::{Ids, TopicIds};
 use crate::config::RunnerConfig;
 use crate::stage::SourcePartition;
 
@@ -44,6 +46,9 @@ pub(crate) struct Source {
     pub(crate) metrics: StageMetrics,
     pub(crate) signals: Arc<Signals>,
     pub(crate) runtime: Handle,
+    pub(crate) ids: TopicIds,
+    /// The topics' ids when partitions were claimed last.
+    pub(crate) claimed: Mutex<Ids>,
 }
 
 /// Why a consumer was given up.
@@ -79,7 +84,7 @@ impl Source {
             let (_reading, stop) = mpsc::channel();
             scope.spawn({
                 let consumer = &consumer;
-                move || ends::follow(self.stage, consumer, &self.owned, &stop)
+                move || ends::follow(self, consumer, &stop)
             });
             let mut reader = Reader::new(self, &consumer);
             let end = reader.read();
@@ -128,6 +133,50 @@ impl Source {
 }
 
 impl Source {
+    /// The ids of the stage's topics now; an error after `patience`.
+    pub(crate) fn ask_ids(&self, patience: Duration) -> anyhow::Result<Ids> {
+        let names: Vec<String> =
+            self.topics.iter().map(|topic| self.kafka.topic_prefix.topic(*topic)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.runtime.block_on(self.ids.of(&names, patience))
+    }
+
+    /// Takes note of what the topics' ids are while partitions are claimed.
+    pub(crate) fn claim_ids(&self, ids: Ids) {
+        *self.claimed() = ids;
+    }
+
+    /// Whether a topic is another one than when its partitions were claimed.
+    pub(crate) fn is_made_anew(&self, patience: Duration) -> anyhow::Result<bool> {
+        let ids = self.ask_ids(patience)?;
+        let claimed = self.claimed();
+        Ok(ids.iter().any(|(topic, id)| claimed.get(topic).is_some_and(|claimed| claimed != id)))
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, Ids> {
+        self.claimed.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// The log must be the one whose offsets the stage remembers. `read`: its topic's id when the stage first read it, `now`:
+    /// what it is; either may not be known.
+    pub(crate) fn check_identity(
+        &self,
+        topic: &str,
+        partition: i32,
+        read: Option<Uuid>,
+        now: Option<Uuid>,
+    ) -> anyhow::Result<()> {
+        match (read, now) {
+            (Some(read), Some(now)) if read != now => bail!(
+                "{topic} [{partition}] is not the log that this stage has read: the topic was made anew (its id was {read} \
+                 and is {now}), so offsets mean other records. To start from what is there: \
+                 order-consumer progress accept-loss --stage {} --topic {topic} --partition {partition}",
+                self.stage,
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// The log must have everything from `next` on, or end there.
     pub(crate) fn check_range(
         &self,

@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use super::operations::Operation;
 use super::session::Session;
@@ -21,6 +22,16 @@ pub(crate) struct Unclaimed {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     pub(crate) start: i64,
+    /// The topic's id now; `None`: not known.
+    pub(crate) topic_id: Option<Uuid>,
+}
+
+/// A claim, and which log it is of.
+#[derive(Clone, Debug)]
+pub(crate) struct Claimed {
+    pub(crate) claim: Claim,
+    /// The topic's id when this stage first read it; `None`: not known.
+    pub(crate) topic_id: Option<Uuid>,
 }
 
 /// Makes the caller the only one who can move these partitions: whoever held an older epoch is fenced from now on.
@@ -30,27 +41,32 @@ pub(crate) async fn claim(
     stage: &str,
     owner: &str,
     partitions: &[Unclaimed],
-) -> Result<Vec<Claim>, sqlx::Error> {
+) -> Result<Vec<Claimed>, sqlx::Error> {
     let topics: Vec<&str> = partitions.iter().map(|p| p.topic.as_str()).collect();
     let numbers: Vec<i32> = partitions.iter().map(|p| p.partition).collect();
     let starts: Vec<i64> = partitions.iter().map(|p| p.start).collect();
+    let ids: Vec<Option<Uuid>> = partitions.iter().map(|p| p.topic_id).collect();
     let rows = sqlx::query(
-        "insert into stage_progress (stage, topic, partition, next_offset, epoch, owner)
-         select $1, wanted.topic, wanted.partition, wanted.start, 1, $2
-           from unnest($3::text[], $4::integer[], $5::bigint[]) as wanted (topic, partition, start)
+        "insert into stage_progress (stage, topic, partition, next_offset, epoch, owner, topic_id)
+         select $1, wanted.topic, wanted.partition, wanted.start, 1, $2, wanted.topic_id
+           from unnest($3::text[], $4::integer[], $5::bigint[], $6::uuid[])
+                as wanted (topic, partition, start, topic_id)
           order by wanted.topic, wanted.partition
          on conflict on constraint stage_progress_pkey do update
-            set epoch = stage_progress.epoch + 1, owner = excluded.owner, updated_at = now()
-         returning topic, partition, next_offset, epoch",
+            set epoch = stage_progress.epoch + 1, owner = excluded.owner, updated_at = now(),
+                topic_id = coalesce(stage_progress.topic_id, excluded.topic_id)
+         returning topic, partition, next_offset, epoch, topic_id",
     )
     .bind(stage)
     .bind(owner)
     .bind(topics)
     .bind(numbers)
     .bind(starts)
+    .bind(ids)
     .fetch_all(&mut *db.timed(Operation::ProgressClaim))
     .await?;
-    rows.iter().map(read_claim).collect()
+    let claimed = |row: &PgRow| Ok(Claimed { claim: read_claim(row)?, topic_id: row.try_get(4)? });
+    rows.iter().map(claimed).collect()
 }
 
 /// What the fence let through.

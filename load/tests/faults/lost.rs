@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use load::eventually::eventually;
 use load::pipeline::STOP_PATIENCE;
 use load::process::Process;
 use load::records::Records;
@@ -36,26 +37,42 @@ async fn records_deleted_before_they_were_read_stop_the_stage_until_a_person_acc
 #[tokio::test]
 async fn a_topic_made_anew_stops_the_stage_that_was_further() {
     let servers = Servers::up(1).await;
+    let (_world, stopped) = made_anew_before(&servers, 0).await;
+
+    assert!(stopped.log().contains("the topic was made anew"), "{}", stopped.log());
+}
+
+/// By its offsets the log could be the one that was read, and going on there would skip what it begins with.
+#[tokio::test]
+async fn a_topic_made_anew_and_longer_than_before_stops_the_stage_until_a_person_accepts_it() {
+    let servers = Servers::up(1).await;
+    let (world, stopped) = made_anew_before(&servers, 400).await;
+    assert!(stopped.log().contains("the topic was made anew (its id was"), "{}", stopped.log());
+
+    accept_losses(&world, &["inventory", "order"]).await;
+
+    let _stages = world.stages(&["inventory", "order"]).await;
+    eventually(PATIENCE, "every order of the new log is known", async || {
+        let known = world.pipeline.tables().await?.number("select count(*) from orders").await?;
+        anyhow::ensure!(known == 500, "{known} of 500");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// After 100 orders the topic is made anew while no stage runs, and `count` more are placed; then `inventory` has stopped.
+async fn made_anew_before(servers: &Servers, count: usize) -> (World, Process) {
     let world = World::on(servers.stack(), "anew", SETUP).await;
     let mut stages = world.stages(&[]).await;
     let producer = world.pipeline.start_producer(|spec| spec).await.unwrap();
     producer.client.place_all(plain_orders(100, 82), &run(0), |_| ()).await.unwrap();
     world.expect_reconciled(100).await;
     stages.stop(STOP_PATIENCE).await.unwrap();
-    let records = Records::of(&world.pipeline).unwrap();
-    records.delete_topic(Topic::Orders).await.unwrap();
-    load::eventually::eventually(PATIENCE, "the topic exists anew", async || {
-        world.pipeline.tool(&["topics", "--partitions", "4"]).await?;
-        let left = records.read(Topic::Orders).await?;
-        anyhow::ensure!(left.is_empty(), "it has {} records", left.len());
-        Ok(())
-    })
-    .await
-    .unwrap();
-
+    Records::of(&world.pipeline).unwrap().make_anew(Topic::Orders).await.unwrap();
+    producer.client.place_all(plain_orders(count, 83), &run(0), |_| ()).await.unwrap();
     let stopped = stops_by_itself(&world).await;
-
-    assert!(stopped.log().contains("the topic was made anew"), "{}", stopped.log());
+    (world, stopped)
 }
 
 async fn stops_by_itself(world: &World) -> Process {

@@ -6,49 +6,51 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::security::Security;
 use super::wire::{Call, Connection, error_of};
 
 /// The brokers, and how to reach them.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     bootstrap: Vec<String>,
     security: Arc<Security>,
     brokers: BTreeMap<i32, Broker>,
     requests: u64,
 }
 
-pub(super) struct Broker {
-    pub(super) id: i32,
+pub(crate) struct Broker {
+    pub(crate) id: i32,
     address: String,
     security: Arc<Security>,
     connection: Option<Connection>,
     failed: bool,
     requests: u64,
     /// Sentences about what went wrong since they were taken last.
-    pub(super) failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
 }
 
 /// A partition and who leads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Leader {
-    pub(super) partition: i32,
+pub(crate) struct Leader {
+    pub(crate) partition: i32,
     /// `None` while nobody leads it.
-    pub(super) broker: Option<i32>,
+    pub(crate) broker: Option<i32>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct TopicInfo {
-    pub(super) name: Arc<str>,
-    pub(super) id: Uuid,
-    pub(super) internal: bool,
-    pub(super) partitions: Vec<Leader>,
+pub(crate) struct TopicInfo {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: Uuid,
+    pub(crate) internal: bool,
+    pub(crate) partitions: Vec<Leader>,
 }
 
 impl Cluster {
-    pub(super) fn new(bootstrap: &str, security: Security) -> Self {
+    pub(crate) fn new(bootstrap: &str, security: Security) -> Self {
         let bootstrap =
             bootstrap
                 .split(',')
@@ -66,26 +68,26 @@ impl Cluster {
     }
 
     /// Requests made since this was asked last.
-    pub(super) fn take_requests(&mut self) -> u64 {
+    pub(crate) fn take_requests(&mut self) -> u64 {
         let brokers = self.brokers.values_mut().map(|broker| std::mem::take(&mut broker.requests));
         brokers.sum::<u64>() + std::mem::take(&mut self.requests)
     }
 
     /// What went wrong since this was asked last.
-    pub(super) fn take_failures(&mut self) -> Vec<String> {
+    pub(crate) fn take_failures(&mut self) -> Vec<String> {
         self.brokers.values_mut().flat_map(|broker| std::mem::take(&mut broker.failures)).collect()
     }
 
-    pub(super) fn broker_count(&self) -> usize {
+    pub(crate) fn broker_count(&self) -> usize {
         self.brokers.len()
     }
 
     /// Asks which brokers and topics there are; brokers that failed get another chance from here on.
-    pub(super) async fn topics(&mut self) -> anyhow::Result<Vec<TopicInfo>> {
+    pub(crate) async fn topics(&mut self) -> anyhow::Result<Vec<TopicInfo>> {
         for broker in self.brokers.values_mut() {
             broker.failed = false;
         }
-        let answer = self.metadata().await?;
+        let answer = self.metadata(&MetadataRequest::default().with_topics(None)).await?;
         self.know(&answer);
         let topics = answer.topics.into_iter().filter(|topic| topic.error_code == 0);
         Ok(topics
@@ -109,8 +111,43 @@ impl Cluster {
             .collect())
     }
 
+    /// Asks for the ids of `topics` alone; those that do not exist have none. Needs no other question first, and may be given
+    /// up at any time.
+    pub(crate) async fn ids(&mut self, topics: &[&str]) -> anyhow::Result<BTreeMap<String, Uuid>> {
+        for broker in self.brokers.values_mut() {
+            broker.failed = false;
+        }
+        // A frozen broker holds a question until the asker gives up; the next one begins with another.
+        if self.brokers.values().all(|broker| broker.connection.is_none()) {
+            let first = self.bootstrap.len().min(1);
+            self.bootstrap.rotate_left(first);
+        }
+        let named = topics.iter().map(|topic| {
+            let name = TopicName(StrBytes::from_string((*topic).to_owned()));
+            MetadataRequestTopic::default().with_name(Some(name))
+        });
+        let request = MetadataRequest::default()
+            .with_topics(Some(named.collect()))
+            .with_allow_auto_topic_creation(false);
+        let answer = self.metadata(&request).await;
+        // Whoever asks hears of what failed by the answer.
+        self.take_failures();
+        let answer = answer?;
+        self.know(&answer);
+        // One connection stays, for the next question.
+        if self.brokers.values().all(|broker| broker.connection.is_none())
+            && let Some(broker) = self.brokers.values_mut().next()
+        {
+            broker.reach().await;
+        }
+        let known = answer.topics.into_iter().filter(|topic| topic.error_code == 0);
+        Ok(known
+            .filter_map(|topic| Some((topic.name?.0.as_str().to_owned(), topic.topic_id)))
+            .collect())
+    }
+
     /// Does `work` on each broker that has some, at the same time. Work of a broker that is not known is not done.
-    pub(super) async fn at_once<W, T>(
+    pub(crate) async fn at_once<W, T>(
         &mut self,
         mut work: BTreeMap<i32, W>,
         each: impl AsyncFn(&mut Broker, W) -> T,
@@ -124,15 +161,14 @@ impl Cluster {
     }
 
     /// The same for every broker.
-    pub(super) async fn on_all<T>(&mut self, each: impl AsyncFn(&mut Broker) -> T) -> Vec<T> {
+    pub(crate) async fn on_all<T>(&mut self, each: impl AsyncFn(&mut Broker) -> T) -> Vec<T> {
         let all = self.brokers.keys().map(|id| (*id, ())).collect();
         self.at_once(all, async |broker, ()| each(broker).await).await
     }
 
-    async fn metadata(&mut self) -> anyhow::Result<MetadataResponse> {
-        let request = MetadataRequest::default().with_topics(None);
+    async fn metadata(&mut self, request: &MetadataRequest) -> anyhow::Result<MetadataResponse> {
         for broker in self.brokers.values_mut().filter(|broker| broker.connection.is_some()) {
-            if let Some(answer) = broker.call(&request).await {
+            if let Some(answer) = broker.call(request).await {
                 return sound(answer);
             }
         }
@@ -140,7 +176,7 @@ impl Cluster {
         for address in &self.bootstrap {
             self.requests += 1;
             let asked =
-                async { Connection::open(address, &self.security).await?.call(&request).await };
+                async { Connection::open(address, &self.security).await?.call(request).await };
             match asked.await {
                 Ok(answer) => return sound(answer),
                 Err(error) => last = error,
@@ -177,7 +213,7 @@ fn sound(answer: MetadataResponse) -> anyhow::Result<MetadataResponse> {
 
 impl Broker {
     /// Asks this broker. `None`: it did not answer, and why is among its failures.
-    pub(super) async fn call<Q: Call>(&mut self, request: &Q) -> Option<Q::Answer> {
+    pub(crate) async fn call<Q: Call>(&mut self, request: &Q) -> Option<Q::Answer> {
         if !self.reach().await {
             return None;
         }
@@ -196,12 +232,12 @@ impl Broker {
     }
 
     /// Whether the broker can be reached and knows the request.
-    pub(super) async fn speaks<Q: Call>(&mut self) -> bool {
+    pub(crate) async fn speaks<Q: Call>(&mut self) -> bool {
         self.reach().await && self.connection.as_ref().is_some_and(Connection::speaks::<Q>)
     }
 
     /// Takes note of something that went wrong on this broker's side.
-    pub(super) fn note(&mut self, what: String) {
+    pub(crate) fn note(&mut self, what: String) {
         self.failures.push(what);
     }
 

@@ -1,4 +1,4 @@
-//! The requests this exporter makes, each with the versions it speaks, on one connection to one broker.
+//! The requests that are made here, each with the versions that are spoken, on one connection to one broker.
 //!
 //! Promises that every answer is waited for with a limit in time and size. After any error the connection must not be
 //! used again: an answer may still be on its way.
@@ -20,13 +20,13 @@ use tokio::time::timeout;
 
 use super::security::Security;
 
-/// A broker that lives answers these questions in milliseconds; a frozen one would hold the refresh for ever.
+/// A broker that lives answers these questions in milliseconds; a frozen one would hold whoever asks for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Beyond what any answer here takes: 8 MiB of records and one batch, or the offsets of a hundred groups.
 const LARGEST_ANSWER: usize = 128 << 20;
 
 /// A request: its key, the versions of it that are spoken here, its answer.
-pub(super) trait Call: Encodable + HeaderVersion {
+pub(crate) trait Call: Encodable + HeaderVersion {
     const KEY: ApiKey;
     /// Lowest and highest version; the highest that the broker knows too is used.
     const VERSIONS: (i16, i16);
@@ -35,14 +35,14 @@ pub(super) trait Call: Encodable + HeaderVersion {
 
 macro_rules! call {
     ($request:ident, $key:ident, $lowest:literal ..= $highest:literal, $answer:ident) => {
-        impl $crate::lag_exporter::wire::Call for $request {
+        impl $crate::broker::wire::Call for $request {
             const KEY: kafka_protocol::messages::ApiKey = kafka_protocol::messages::ApiKey::$key;
             const VERSIONS: (i16, i16) = ($lowest, $highest);
             type Answer = $answer;
         }
     };
 }
-pub(super) use call;
+pub(crate) use call;
 
 call!(ApiVersionsRequest, ApiVersions, 0..=0, ApiVersionsResponse);
 call!(SaslHandshakeRequest, SaslHandshake, 1..=1, SaslHandshakeResponse);
@@ -59,22 +59,25 @@ call!(ListOffsetsRequest, ListOffsets, 4..=7, ListOffsetsResponse);
 // 13 would name topics by id only.
 call!(FetchRequest, Fetch, 11..=12, FetchResponse);
 
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 /// A connection, authenticated as the configuration says.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Box<dyn Duplex>,
+    client_id: StrBytes,
     versions: BTreeMap<i16, (i16, i16)>,
     correlation: i32,
 }
 
 impl Connection {
-    pub(super) async fn open(address: &str, security: &Security) -> anyhow::Result<Self> {
+    pub(crate) async fn open(address: &str, security: &Security) -> anyhow::Result<Self> {
         let opening = async {
             let stream = security.connect(address).await?;
-            let mut connection = Self { stream, versions: BTreeMap::new(), correlation: 0 };
+            let client_id = StrBytes::from_string(security.client_id().to_owned());
+            let mut connection =
+                Self { stream, client_id, versions: BTreeMap::new(), correlation: 0 };
             let known = connection.exchange(&ApiVersionsRequest::default(), 0).await?;
             ensure!(known.error_code == 0, "the broker refused to name its versions");
             connection.versions = known
@@ -90,12 +93,12 @@ impl Connection {
     }
 
     /// Whether the broker knows the request in a version that is spoken here.
-    pub(super) fn speaks<Q: Call>(&self) -> bool {
+    pub(crate) fn speaks<Q: Call>(&self) -> bool {
         self.version::<Q>().is_some()
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn call<Q: Call>(&mut self, request: &Q) -> anyhow::Result<Q::Answer> {
+    pub(crate) async fn call<Q: Call>(&mut self, request: &Q) -> anyhow::Result<Q::Answer> {
         let Some(version) = self.version::<Q>() else {
             bail!("the broker does not know {:?} in versions {:?}", Q::KEY, Q::VERSIONS);
         };
@@ -115,7 +118,7 @@ impl Connection {
             .with_request_api_key(Q::KEY as i16)
             .with_request_api_version(version)
             .with_correlation_id(self.correlation)
-            .with_client_id(Some(StrBytes::from_static_str("order-consumer-lag-exporter")));
+            .with_client_id(Some(self.client_id.clone()));
         let mut frame = vec![0; 4];
         header.encode(&mut frame, Q::header_version(version))?;
         request.encode(&mut frame, version)?;
@@ -139,7 +142,7 @@ impl Connection {
 }
 
 /// The error that a code stands for, if any.
-pub(super) fn error_of(code: i16) -> Option<String> {
+pub(crate) fn error_of(code: i16) -> Option<String> {
     let known = || kafka_protocol::ResponseError::try_from_code(code);
     (code != 0).then(|| known().map_or_else(|| format!("error {code}"), |error| error.to_string()))
 }

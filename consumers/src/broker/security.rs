@@ -1,5 +1,5 @@
-//! How a connection is encrypted and authenticated: the same librdkafka properties that every process takes, read for the
-//! exporter's own connections.
+//! How a connection is encrypted and authenticated: the same librdkafka properties that every process takes, read for
+//! connections that librdkafka does not make.
 //!
 //! Supported: PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL, with SASL PLAIN. What is not is refused at the start and never
 //! left out in silence.
@@ -19,7 +19,8 @@ use super::wire::{Connection, Duplex, error_of};
 
 /// Connection settings.
 #[derive(Clone)]
-pub(super) struct Security {
+pub(crate) struct Security {
+    client_id: String,
     tls: Option<Tls>,
     sasl: Option<Plain>,
 }
@@ -41,7 +42,7 @@ const UNUSED_TLS: [&str; 2] = ["ssl.key.password", "ssl.ca.certificate.stores"];
 
 impl Security {
     /// Reads librdkafka's properties; one by one, because a configuration as a whole shows no secrets.
-    pub(super) fn from_config(config: &ClientConfig) -> anyhow::Result<Self> {
+    pub(crate) fn from_config(config: &ClientConfig) -> anyhow::Result<Self> {
         let get = |name: &str| config.get(name).filter(|value| !value.is_empty());
         let protocol = get("security.protocol").unwrap_or("plaintext").to_ascii_lowercase();
         let (tls, sasl) = match protocol.as_str() {
@@ -52,12 +53,18 @@ impl Security {
             other => bail!("security.protocol={other} is not known"),
         };
         Ok(Self {
+            client_id: get("client.id").unwrap_or("order-consumer").to_owned(),
             tls: if tls { Some(Tls::from(&get)?) } else { None },
             sasl: if sasl { Some(Plain::from(&get)?) } else { None },
         })
     }
 
-    pub(super) async fn connect(&self, address: &str) -> anyhow::Result<Box<dyn Duplex>> {
+    /// What brokers call this client in their logs and quotas.
+    pub(crate) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    pub(crate) async fn connect(&self, address: &str) -> anyhow::Result<Box<dyn Duplex>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
@@ -69,7 +76,7 @@ impl Security {
         Ok(Box::new(stream))
     }
 
-    pub(super) async fn authenticate(&self, connection: &mut Connection) -> anyhow::Result<()> {
+    pub(crate) async fn authenticate(&self, connection: &mut Connection) -> anyhow::Result<()> {
         let Some(plain) = &self.sasl else { return Ok(()) };
         let mechanism = StrBytes::from_static_str("PLAIN");
         let offered =
@@ -95,14 +102,10 @@ impl Tls {
         for name in ["ssl.keystore.location", "ssl.ca.pem", "ssl.certificate.pem", "ssl.key.pem"] {
             ensure!(
                 get(name).is_none(),
-                "the lag exporter does not support {name}; use ssl.ca.location, ssl.certificate.location and ssl.key.location"
+                "{name} is not supported here; use ssl.ca.location, ssl.certificate.location and ssl.key.location"
             );
         }
-        ensure!(
-            get(UNUSED_TLS[1]).is_none(),
-            "the lag exporter does not support {}",
-            UNUSED_TLS[1]
-        );
+        ensure!(get(UNUSED_TLS[1]).is_none(), "{} is not supported here", UNUSED_TLS[1]);
         let mut connector = SslConnector::builder(SslMethod::tls_client())?;
         match get("ssl.ca.location") {
             None | Some("probe") => {}
@@ -140,7 +143,7 @@ impl Plain {
     fn from<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> anyhow::Result<Self> {
         let mechanism = get("sasl.mechanism").or_else(|| get("sasl.mechanisms"));
         let mechanism = mechanism.unwrap_or("GSSAPI");
-        ensure!(mechanism == "PLAIN", "the lag exporter supports SASL PLAIN only, not {mechanism}");
+        ensure!(mechanism == "PLAIN", "only SASL PLAIN is supported here, not {mechanism}");
         Ok(Self {
             user: get("sasl.username").context("sasl.username is not set")?.to_owned(),
             password: Secret::new(get("sasl.password").context("sasl.password is not set")?),

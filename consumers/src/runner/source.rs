@@ -79,6 +79,8 @@ impl Source {
     /// The life of one consumer.
     fn consume(&self) -> anyhow::Result<End> {
         let consumer = self.subscribe()?;
+        // Of an earlier consumer: compared with, they would call for another one before this one has joined its group.
+        self.claim_ids(Ids::new());
         let end = thread::scope(|scope| {
             // Dropped when reading ends, however it does.
             let (_reading, stop) = mpsc::channel();

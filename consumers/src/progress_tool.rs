@@ -16,7 +16,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Row as _};
 use uuid::Uuid;
 
-use crate::broker::topic_ids::TopicIds;
+use crate::broker::topic_ids::{TopicIds, is_another};
 use crate::dead_letters::known_stage;
 use crate::dead_letters::text::{json_line, print, safe, table, time};
 
@@ -176,7 +176,7 @@ async fn accept_loss(
     let log = log_of(kafka, &row.topic, row.partition).await?;
     let ids = TopicIds::new(kafka, CLIENT_ID)?.of(&[&row.topic], BROKER_PATIENCE).await?;
     let topic_id = ids.get(&row.topic).copied();
-    let anew = row.topic_id.is_some_and(|read| topic_id.is_some_and(|now| now != read));
+    let anew = is_another(row.topic_id, topic_id);
     // Of another log: nothing of what is there now was read.
     let next = if anew { None } else { Some(row.next_offset) };
     let change = Move::plan(next, log, args.to, args.force)?;

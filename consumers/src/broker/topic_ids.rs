@@ -15,6 +15,11 @@ use super::security::Security;
 /// Ids by the topics' names.
 pub(crate) type Ids = BTreeMap<String, Uuid>;
 
+/// Whether a topic that had the id `read` is another one `now`. Where either is not known nothing is said.
+pub(crate) fn is_another(read: Option<Uuid>, now: Option<Uuid>) -> bool {
+    read.zip(now).is_some_and(|(read, now)| read != now)
+}
+
 /// Asks the brokers for ids.
 pub(crate) struct TopicIds {
     /// `None`: the client's settings are among those that connections of this kind do not support.

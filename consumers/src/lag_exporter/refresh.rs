@@ -21,6 +21,7 @@ use super::picture::{
 use super::progress::{Progress, Stages, Standing};
 use super::times::{Time, Times, Wanted};
 use crate::broker::cluster::{Cluster, TopicInfo};
+use crate::broker::topic_ids::is_another;
 
 /// What lasts from one refresh to the next.
 pub(super) struct Observer {
@@ -159,8 +160,7 @@ impl Observer {
             });
             let standings = standings.iter().filter(|((topic, _), _)| self.filter.topic(topic));
             reader.positions.extend(standings.map(|(place, standing)| {
-                let id = ids.get(&place.0);
-                let anew = standing.topic_id.is_some_and(|read| id.is_some_and(|id| *id != read));
+                let anew = is_another(standing.topic_id, ids.get(&place.0).copied());
                 (place.clone(), if anew { IN_ANOTHER_LOG } else { standing.next_offset })
             }));
         }

@@ -24,7 +24,7 @@ use super::metrics::StageMetrics;
 use super::progress::{Owned, Partition};
 use super::queue::Queue;
 use super::reader::Reader;
-use crate::broker::topic_ids::{Ids, TopicIds};
+use crate::broker::topic_ids::{Ids, TopicIds, is_another};
 use crate::config::RunnerConfig;
 use crate::stage::SourcePartition;
 
@@ -152,7 +152,7 @@ impl Source {
     pub(crate) fn is_made_anew(&self, patience: Duration) -> anyhow::Result<bool> {
         let ids = self.ask_ids(patience)?;
         let claimed = self.claimed();
-        Ok(ids.iter().any(|(topic, id)| claimed.get(topic).is_some_and(|claimed| claimed != id)))
+        Ok(ids.iter().any(|(topic, id)| is_another(claimed.get(topic).copied(), Some(*id))))
     }
 
     fn claimed(&self) -> MutexGuard<'_, Ids> {
